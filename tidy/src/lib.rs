@@ -1,0 +1,1 @@
+//! Tree checks live in `tests/`.
