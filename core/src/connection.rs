@@ -1,0 +1,402 @@
+//! The connection machine: what a session may do next, decided without doing it.
+//!
+//! | kind | functions |
+//! |---|---|
+//! | commands (from the handler) | [`send`](Connection::send), [`pause`](Connection::pause), [`drain`](Connection::drain), [`close`](Connection::close) |
+//! | inputs (completions) | `handle_connected`, `handle_received`, `handle_receive_ended`, `handle_sent`, `handle_shut_down`, `handle_closed`, `handle_deadline` |
+//! | output | [`poll_action`](Connection::poll_action), until it gives `None` |
+//!
+//! The rules it keeps, asserted at every input:
+//! - at most one receive and one send in flight;
+//! - a close is asked for once, and reported once, after everything in flight has come back;
+//! - the first cause sets the reason; what completes afterwards never overwrites it;
+//! - bytes leave in the order in which they were queued, or the session only closes.
+
+use std::sync::Arc;
+
+use crate::{
+    fault::{Fault, FaultKind},
+    limits::SendMarks,
+    reason::CloseReason,
+    send::{ChunkPool, Refusal, SendBatch, Sent},
+};
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// The connect operation is under way.
+    Connecting,
+    /// The secure layer shakes hands; no frame has been seen.
+    Handshaking,
+    /// Frames go both ways.
+    Open,
+    /// Queued bytes still go out; nothing new is accepted. Ends with the peer's end of stream.
+    Draining,
+    /// Everything in flight is being joined.
+    Closing,
+    /// The driver holds nothing of it any more.
+    Closed,
+}
+
+/// What to do next. Each is given out once.
+#[derive(Debug)]
+pub enum Action {
+    /// Arm receiving.
+    Receive,
+    /// Disarm receiving; its terminal completion follows.
+    CancelReceive,
+    /// Send the batch; it comes back with [`Connection::handle_sent`].
+    Send(Box<SendBatch>),
+    /// Start the drain deadline: [`Connection::handle_deadline`] when it passes.
+    StartDeadline,
+    /// End our direction of the stream.
+    Shutdown,
+    /// Close the socket; the driver joins what is in flight first.
+    Close,
+    /// Report the end, once. Nothing follows.
+    Finished(CloseReason),
+}
+
+/// How receiving ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReceiveEnd {
+    /// The peer ended its stream.
+    EndOfStream,
+    /// The system failed it, or we cancelled it ([`FaultKind::Cancelled`]).
+    Failed(Fault),
+}
+
+/// The machine of one connection. About 80 bytes; no buffer while nothing is queued.
+#[derive(Debug)]
+pub struct Connection {
+    pending: Option<Box<SendBatch>>,
+    in_flight_bytes: usize,
+    reason: Option<CloseReason>,
+    state: State,
+    receive_armed: bool,
+    receive_cancel_asked: bool,
+    send_in_flight: bool,
+    shutdown_in_flight: bool,
+    shutdown_done: bool,
+    deadline_started: bool,
+    close_in_flight: bool,
+    finished: bool,
+    end_of_stream: bool,
+    paused: bool,
+    pressure: bool,
+    pause_under_pressure: bool,
+}
+
+impl Connection {
+    /// A connection that is open already: an accepted one.
+    pub fn open(pause_under_pressure: bool) -> Self {
+        Self::in_state(State::Open, pause_under_pressure)
+    }
+
+    /// A connection whose connect operation is under way.
+    pub fn connecting(pause_under_pressure: bool) -> Self {
+        Self::in_state(State::Connecting, pause_under_pressure)
+    }
+
+    fn in_state(state: State, pause_under_pressure: bool) -> Self {
+        Self {
+            pending: None,
+            in_flight_bytes: 0,
+            reason: None,
+            state,
+            receive_armed: false,
+            receive_cancel_asked: false,
+            send_in_flight: false,
+            shutdown_in_flight: false,
+            shutdown_done: false,
+            deadline_started: false,
+            close_in_flight: false,
+            finished: false,
+            end_of_stream: false,
+            paused: false,
+            pressure: false,
+            pause_under_pressure,
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// True while frames are given to the handler.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// The first cause of its end, once there is one.
+    pub fn reason(&self) -> Option<CloseReason> {
+        self.reason
+    }
+
+    /// Bytes queued and not yet taken by the system.
+    pub fn queued_bytes(&self) -> usize {
+        self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len())
+    }
+
+    /// True while the queue is above its high mark and has not fallen to the low one.
+    pub fn under_pressure(&self) -> bool {
+        self.pressure
+    }
+
+    // ---- commands ----
+
+    /// Queues `size` bytes that `write` appends. Above `queue_max_bytes` the connection closes.
+    #[inline]
+    pub fn send(
+        &mut self,
+        size: usize,
+        marks: &SendMarks,
+        pool: &mut ChunkPool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Sent {
+        if let Err(refusal) = self.admit(size, marks) {
+            return Sent::Refused(refusal);
+        }
+        let pending = self.pending.get_or_insert_with(|| pool.take());
+        pending.append(size, pool, write);
+        self.mark_pressure(marks)
+    }
+
+    /// Queues bytes that other connections may share, without a copy.
+    pub fn send_shared(&mut self, bytes: Arc<[u8]>, marks: &SendMarks, pool: &mut ChunkPool) -> Sent {
+        if let Err(refusal) = self.admit(bytes.len(), marks) {
+            return Sent::Refused(refusal);
+        }
+        self.pending.get_or_insert_with(|| pool.take()).append_shared(bytes);
+        self.mark_pressure(marks)
+    }
+
+    #[inline]
+    fn admit(&mut self, size: usize, marks: &SendMarks) -> Result<(), Refusal> {
+        if self.state != State::Open {
+            return Err(Refusal::NotOpen);
+        }
+        if size > marks.queue_max_bytes.saturating_sub(self.queued_bytes()) {
+            self.close(CloseReason::SendQueueFull);
+            return Err(Refusal::QueueFull);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn mark_pressure(&mut self, marks: &SendMarks) -> Sent {
+        if self.queued_bytes() > marks.high_water_bytes {
+            self.pressure = true;
+            Sent::High
+        } else {
+            Sent::Queued
+        }
+    }
+
+    /// Stops or resumes reading. Frames received already are still delivered.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Ends gracefully: what is queued goes out, then our direction ends, then the peer's.
+    pub fn drain(&mut self, reason: CloseReason) {
+        match self.state {
+            State::Open | State::Handshaking => {
+                self.state = State::Draining;
+                self.reason.get_or_insert(reason);
+            }
+            State::Connecting => self.close(reason),
+            State::Draining | State::Closing | State::Closed => {}
+        }
+    }
+
+    /// Ends at once: what is queued and not in flight is dropped.
+    pub fn close(&mut self, reason: CloseReason) {
+        if !matches!(self.state, State::Closing | State::Closed) {
+            self.state = State::Closing;
+            self.reason.get_or_insert(reason);
+        }
+    }
+
+    // ---- inputs ----
+
+    /// The connect operation succeeded.
+    ///
+    /// # Panics
+    /// Unless it was connecting, or closing since.
+    pub fn handle_connected(&mut self) {
+        match self.state {
+            State::Connecting => self.state = State::Open,
+            State::Closing => {}
+            state => panic!("connected in state {state:?}"),
+        }
+    }
+
+    /// Bytes arrived. True when they should be decoded and given to the handler.
+    #[inline]
+    pub fn handle_received(&mut self) -> bool {
+        assert!(self.receive_armed, "bytes without a receive in flight");
+        self.state == State::Open
+    }
+
+    /// The receive operation came to its end.
+    pub fn handle_receive_ended(&mut self, end: ReceiveEnd) {
+        assert!(self.receive_armed, "a receive ended that was not in flight");
+        self.receive_armed = false;
+        self.receive_cancel_asked = false;
+        match end {
+            ReceiveEnd::EndOfStream => {
+                self.end_of_stream = true;
+                // The peer may have sent a request and its end in one go: the answer still goes out.
+                self.drain(CloseReason::PeerClosed);
+            }
+            ReceiveEnd::Failed(fault) if fault.kind == FaultKind::Cancelled => {}
+            // While draining, a peer that goes away in any manner has ended its stream.
+            ReceiveEnd::Failed(fault) => self.close(CloseReason::from_receive(fault)),
+        }
+    }
+
+    /// The batch came back. True when the pressure was relieved by it.
+    #[inline]
+    pub fn handle_sent(
+        &mut self,
+        batch: Box<SendBatch>,
+        result: Result<(), Fault>,
+        marks: &SendMarks,
+        pool: &mut ChunkPool,
+    ) -> bool {
+        assert!(self.send_in_flight, "a send ended that was not in flight");
+        self.send_in_flight = false;
+        self.in_flight_bytes = 0;
+        let whole = batch.remaining() == 0;
+        pool.give(batch);
+        match result {
+            Ok(()) => assert!(whole, "a send ended in success with bytes left"),
+            // The peer has some prefix of the batch: nothing may follow it, the session only closes.
+            Err(fault) => self.close(CloseReason::from_send(fault)),
+        }
+        if self.pressure && self.queued_bytes() <= marks.low_water_bytes {
+            self.pressure = false;
+            return self.state == State::Open;
+        }
+        false
+    }
+
+    /// Our direction of the stream has ended.
+    pub fn handle_shut_down(&mut self) {
+        assert!(self.shutdown_in_flight, "a shutdown ended that was not in flight");
+        self.shutdown_in_flight = false;
+        self.shutdown_done = true;
+    }
+
+    /// The drain deadline has passed.
+    pub fn handle_deadline(&mut self) {
+        if self.state == State::Draining {
+            // All that was queued went out and only the peer's end is missing: that is no one's fault.
+            let flushed = self.shutdown_done;
+            if !flushed {
+                self.reason = Some(CloseReason::DrainDeadline);
+            }
+            self.state = State::Closing;
+        }
+    }
+
+    /// The socket is closed; everything that was in flight came back before.
+    pub fn handle_closed(&mut self) {
+        assert!(self.close_in_flight, "closed without a close in flight");
+        let joined = !(self.receive_armed || self.send_in_flight || self.shutdown_in_flight);
+        assert!(joined, "closed with an operation in flight");
+        self.close_in_flight = false;
+        self.state = State::Closed;
+    }
+
+    /// A connection that never got a socket: the connect operation failed, and nothing is to be closed.
+    pub fn handle_connect_failed(&mut self, reason: CloseReason) {
+        assert!(matches!(self.state, State::Connecting | State::Closing), "connect failed when connected");
+        self.reason.get_or_insert(reason);
+        self.state = State::Closed;
+    }
+
+    // ---- output ----
+
+    /// The next thing to do, or `None` until the next input or command.
+    #[inline]
+    pub fn poll_action(&mut self, pool: &mut ChunkPool) -> Option<Action> {
+        match self.state {
+            State::Open | State::Draining => self.poll_receive().or_else(|| self.poll_send()),
+            State::Closing => {
+                if let Some(batch) = self.pending.take() {
+                    pool.give(batch);
+                }
+                if self.close_in_flight {
+                    return None;
+                }
+                self.close_in_flight = true;
+                Some(Action::Close)
+            }
+            State::Closed if !self.finished => {
+                self.finished = true;
+                if let Some(batch) = self.pending.take() {
+                    pool.give(batch);
+                }
+                Some(Action::Finished(self.reason.expect("a closed connection has a reason")))
+            }
+            State::Connecting | State::Handshaking | State::Closed => None,
+        }
+    }
+
+    #[inline]
+    fn poll_receive(&mut self) -> Option<Action> {
+        let wanted = match self.state {
+            State::Open => !self.paused && !(self.pressure && self.pause_under_pressure),
+            // The peer's end of stream ends the drain; what it still sends is discarded.
+            _ => true,
+        } && !self.end_of_stream;
+        if wanted && !self.receive_armed {
+            self.receive_armed = true;
+            return Some(Action::Receive);
+        }
+        if !wanted && self.receive_armed && !self.receive_cancel_asked {
+            self.receive_cancel_asked = true;
+            return Some(Action::CancelReceive);
+        }
+        None
+    }
+
+    #[inline]
+    fn poll_send(&mut self) -> Option<Action> {
+        if !self.send_in_flight
+            && let Some(batch) = self.pending.take()
+        {
+            if batch.is_empty() {
+                // Only empty messages were queued; the batch is kept for the next one.
+                self.pending = Some(batch);
+            } else {
+                self.send_in_flight = true;
+                self.in_flight_bytes = batch.len();
+                return Some(Action::Send(batch));
+            }
+        }
+        if self.state == State::Draining { self.poll_drain() } else { None }
+    }
+
+    fn poll_drain(&mut self) -> Option<Action> {
+        let flushed = self.queued_bytes() == 0;
+        if flushed && self.end_of_stream && !self.shutdown_in_flight {
+            self.state = State::Closing;
+            self.close_in_flight = true;
+            return Some(Action::Close);
+        }
+        if !self.deadline_started {
+            self.deadline_started = true;
+            return Some(Action::StartDeadline);
+        }
+        if flushed && !self.end_of_stream && !self.shutdown_in_flight && !self.shutdown_done {
+            self.shutdown_in_flight = true;
+            return Some(Action::Shutdown);
+        }
+        None
+    }
+}

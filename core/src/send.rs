@@ -1,0 +1,329 @@
+//! The send path of a session: messages are encoded once into pooled chunks, gathered while a send is in
+//! flight, and leave as one [`SendBatch`].
+//!
+//! A batch moves by value: from the session into the driver, and back with the completion. What the kernel
+//! reads therefore cannot be freed or changed meanwhile (mission E2: the send buffer on the stack).
+
+use std::{fmt, sync::Arc};
+
+/// Capacity of the chunk that every batch carries: a turn's worth of small messages. Small, so that a
+/// thousand batches in flight stay close together in the cache.
+pub const CHUNK_BYTES: usize = 1 << 10;
+/// Capacities of the chunks that larger messages go to; above the last, a message gets a chunk of its own
+/// that is not pooled.
+pub const BLOCK_BYTES: [usize; 2] = [8 << 10, 64 << 10];
+
+/// Batches, blocks and tails that a pool keeps for reuse; more are freed.
+const BATCHES_KEPT: usize = 16 << 10;
+const BLOCKS_KEPT: [usize; 2] = [512, 128];
+const TAILS_KEPT: usize = 4 << 10;
+
+/// What `send` answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// Queued; it leaves at the end of the turn.
+    Queued,
+    /// Queued, and the queue is above `high_water_bytes`: slow down until the pressure is relieved.
+    High,
+    /// Not queued.
+    Refused(Refusal),
+}
+
+/// Why a message was not queued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The session is draining or closing.
+    NotOpen,
+    /// The queue would have risen above `queue_max_bytes`; the session closes with `SendQueueFull`.
+    QueueFull,
+    /// The codec cannot carry a frame of this size.
+    FrameTooLarge,
+}
+
+enum Segment {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Segment {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Bytes to send, in order, in one operation. Comes from a [`ChunkPool`] and goes back to one.
+pub struct SendBatch {
+    /// Pooled together with the batch: one small message needs nothing else.
+    head: Vec<u8>,
+    more: Vec<Segment>,
+    len: usize,
+    sent: usize,
+}
+
+impl SendBatch {
+    fn new() -> Self {
+        Self { head: Vec::with_capacity(CHUNK_BYTES), more: Vec::new(), len: 0, sent: 0 }
+    }
+
+    /// A batch outside any pool, for tests and tools.
+    pub fn of(bytes: &[u8]) -> Box<Self> {
+        let mut batch = Box::new(Self::new());
+        batch.append_shared(bytes.into());
+        batch
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that the system has taken.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Bytes still to send.
+    pub fn remaining(&self) -> usize {
+        self.len - self.sent
+    }
+
+    /// Records that the system took `count` bytes more.
+    ///
+    /// # Panics
+    /// If that is more than was left: a driver must never report bytes it was not given.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.remaining(), "{count} bytes sent of {} that were left", self.remaining());
+        self.sent += count;
+    }
+
+    /// What is still to send, when it lies in one piece.
+    #[inline]
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.more.is_empty() {
+            return Some(&self.head[self.sent..]);
+        }
+        let mut slices = self.slices();
+        let first = slices.next()?;
+        slices.next().is_none().then_some(first)
+    }
+
+    /// What is still to send, piece by piece, none empty.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let mut skip = self.sent;
+        std::iter::once(self.head.as_slice()).chain(self.more.iter().map(Segment::bytes)).filter_map(
+            move |bytes| {
+                let skipped = skip.min(bytes.len());
+                skip -= skipped;
+                (skipped < bytes.len()).then(|| &bytes[skipped..])
+            },
+        )
+    }
+
+    /// Lets `write` append about `size` bytes to a chunk that has room for them.
+    pub fn append(&mut self, size: usize, pool: &mut ChunkPool, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
+        let chunk = self.chunk_with_room(size, pool);
+        let before = chunk.len();
+        write(chunk);
+        let written = chunk.len().saturating_sub(before);
+        self.len += written;
+        written
+    }
+
+    /// Appends bytes that other batches may share, without a copy.
+    pub fn append_shared(&mut self, bytes: Arc<[u8]>) {
+        debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
+        self.len += bytes.len();
+        self.more.push(Segment::Shared(bytes));
+    }
+
+    fn chunk_with_room(&mut self, size: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {
+        let room = match self.more.last() {
+            None => self.head.capacity() - self.head.len(),
+            Some(Segment::Owned(bytes)) => bytes.capacity() - bytes.len(),
+            Some(Segment::Shared(_)) => 0,
+        };
+        if room < size {
+            self.more.push(Segment::Owned(pool.take_block(size)));
+        }
+        match self.more.last_mut() {
+            None => &mut self.head,
+            Some(Segment::Owned(bytes)) => bytes,
+            Some(Segment::Shared(_)) => unreachable!("an owned segment was pushed: a shared one has no room"),
+        }
+    }
+}
+
+impl fmt::Debug for SendBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SendBatch({} of {} bytes sent, {} pieces)", self.sent, self.len, 1 + self.more.len())
+    }
+}
+
+/// A shard's store of batches, blocks and tails: at steady state nothing is allocated per message.
+#[derive(Default)]
+pub struct ChunkPool {
+    // Boxed, so that a batch moves through queue, driver and pool as one pointer.
+    #[expect(clippy::vec_box)]
+    batches: Vec<Box<SendBatch>>,
+    blocks: [Vec<Vec<u8>>; 2],
+    tails: Vec<Vec<u8>>,
+    batches_out: usize,
+}
+
+impl ChunkPool {
+    /// An empty pool; it fills with what comes back.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Batches taken and not yet given back.
+    pub fn batches_out(&self) -> usize {
+        self.batches_out
+    }
+
+    /// An empty batch.
+    #[inline]
+    pub fn take(&mut self) -> Box<SendBatch> {
+        self.batches_out += 1;
+        self.batches.pop().unwrap_or_else(|| Box::new(SendBatch::new()))
+    }
+
+    /// Takes a batch back, sent or not.
+    #[inline]
+    pub fn give(&mut self, mut batch: Box<SendBatch>) {
+        self.batches_out = self.batches_out.saturating_sub(1);
+        if !batch.more.is_empty() {
+            for segment in batch.more.drain(..) {
+                if let Segment::Owned(bytes) = segment {
+                    give_block(&mut self.blocks, bytes);
+                }
+            }
+        }
+        if self.batches.len() < BATCHES_KEPT {
+            batch.head.clear();
+            batch.len = 0;
+            batch.sent = 0;
+            self.batches.push(batch);
+        }
+    }
+
+    fn take_block(&mut self, size: usize) -> Vec<u8> {
+        match BLOCK_BYTES.iter().position(|&bytes| size <= bytes) {
+            Some(class) => self.blocks[class].pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES[class])),
+            None => Vec::with_capacity(size),
+        }
+    }
+
+    /// An empty buffer for the tail of a cut frame.
+    pub fn take_tail(&mut self) -> Vec<u8> {
+        self.tails.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+    }
+
+    /// Takes a tail's buffer back. One that grew for a large frame is freed.
+    pub fn give_tail(&mut self, mut tail: Vec<u8>) {
+        if tail.capacity() == CHUNK_BYTES && self.tails.len() < TAILS_KEPT {
+            tail.clear();
+            self.tails.push(tail);
+        }
+    }
+}
+
+fn give_block(blocks: &mut [Vec<Vec<u8>>; 2], mut bytes: Vec<u8>) {
+    if let Some(class) = BLOCK_BYTES.iter().position(|&size| bytes.capacity() == size)
+        && blocks[class].len() < BLOCKS_KEPT[class]
+    {
+        bytes.clear();
+        blocks[class].push(bytes);
+    }
+}
+
+impl fmt::Debug for ChunkPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChunkPool")
+            .field("batches", &self.batches.len())
+            .field("batches_out", &self.batches_out)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(batch: &mut SendBatch, pool: &mut ChunkPool, bytes: &[u8]) {
+        batch.append(bytes.len(), pool, |out| out.extend_from_slice(bytes));
+    }
+
+    fn joined(batch: &SendBatch) -> Vec<u8> {
+        batch.slices().flatten().copied().collect()
+    }
+
+    #[test]
+    fn small_messages_share_one_piece() {
+        let mut pool = ChunkPool::new();
+        let mut batch = pool.take();
+        put(&mut batch, &mut pool, b"one ");
+        put(&mut batch, &mut pool, b"two");
+        assert_eq!(batch.single(), Some(&b"one two"[..]));
+        batch.advance(4);
+        assert_eq!((batch.single(), batch.remaining()), (Some(&b"two"[..]), 3));
+    }
+
+    #[test]
+    fn order_holds_over_every_kind_of_piece_and_any_progress() {
+        let mut pool = ChunkPool::new();
+        let mut batch = pool.take();
+        let mut all = Vec::new();
+        for (at, size) in [3, 2_000, 70_000, 5, 1, 9_000].into_iter().enumerate() {
+            let bytes = vec![at as u8; size];
+            all.extend_from_slice(&bytes);
+            if at == 3 { batch.append_shared(bytes.into()) } else { put(&mut batch, &mut pool, &bytes) }
+        }
+        assert_eq!(batch.len(), all.len());
+        let mut at = 0;
+        while batch.remaining() > 0 {
+            assert_eq!(joined(&batch), &all[at..]);
+            assert!(batch.slices().all(|piece| !piece.is_empty()));
+            let step = 7_777.min(batch.remaining());
+            batch.advance(step);
+            at += step;
+        }
+        assert_eq!(batch.slices().count(), 0);
+    }
+
+    #[test]
+    fn a_lone_large_message_is_one_piece() {
+        let mut pool = ChunkPool::new();
+        let mut batch = pool.take();
+        put(&mut batch, &mut pool, &[7; 4_096]);
+        assert_eq!(batch.single().map(<[u8]>::len), Some(4_096));
+    }
+
+    #[test]
+    fn what_comes_back_is_reused() {
+        let mut pool = ChunkPool::new();
+        let mut batch = pool.take();
+        put(&mut batch, &mut pool, &[1; 5_000]);
+        let at = std::ptr::from_ref::<SendBatch>(&batch);
+        pool.give(batch);
+        assert_eq!((pool.batches_out(), pool.blocks[0].len()), (0, 1));
+        let again = pool.take();
+        assert!(std::ptr::eq(at, std::ptr::from_ref::<SendBatch>(&again)) && again.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes sent of")]
+    fn progress_beyond_the_end_is_a_bug() {
+        SendBatch::of(b"abc").advance(4);
+    }
+}
