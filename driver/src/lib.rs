@@ -1,1 +1,136 @@
-//! Under construction.
+//! What the operating system gives, behind one contract.
+//!
+//! | driver | where | built on |
+//! |---|---|---|
+//! | `IoUring` | Linux 6.1 and later | one ring a shard: posted accepts, multishot receive into a buffer ring, batched submit-and-wait |
+//! | `Readiness` | Linux, macOS, BSD | epoll or kqueue, edge-triggered; tries first, waits for readiness only if needed |
+//! | `Sim` | everywhere | sockets in memory, virtual time, one seed |
+//!
+//! # The contract
+//!
+//! Every driver keeps these sentences; `tests/conformance` has at least one test for each, named after it, and
+//! runs the same suite on every driver.
+//!
+//! 1. **Ownership.** A driver owns its sockets and every buffer in flight. It is safe to call with any
+//!    arguments. Dropping it cancels what is in flight, and waits until the kernel has given every buffer back.
+//! 2. **Submit.** [`submit`](Driver::submit) never fails and never completes in place: every outcome is a
+//!    completion of a later [`wait`](Driver::wait) that carries the submitter's [`Token`].
+//! 3. **One end.** Each operation has exactly one terminal completion ([`Outcome::is_terminal`]). Accept and
+//!    receive are streams: any number of non-terminal completions come before it.
+//! 4. **Late buffers.** A receive holds no buffer while no data is there. Data comes as a [`Lease`]: the
+//!    engine looks at it in place ([`bytes`](Driver::bytes)) and gives it back ([`recycle`](Driver::recycle)).
+//!    A driver that has run out of buffers goes on when some come back, in the order in which sockets ran dry.
+//! 5. **Whole sends.** A send takes a gathered batch and ends in success only when all of it was taken by the
+//!    system; otherwise the batch comes back with a fault and says how much was ([`SendBatch::sent`]).
+//! 6. **Cancel.** [`cancel`](Driver::cancel) changes no bookkeeping and has no completion of its own: what the
+//!    kernel did before is reported and counted, then the operation ends as [`FaultKind::Cancelled`] or as it
+//!    would have anyway. Data that was not delivered stays for the next receive.
+//! 7. **Accept stays armed** until its listener closes. A shortage is reported
+//!    ([`Outcome::AcceptFaulted`]) and accepting resumes by itself: at a timer, or when a socket closes.
+//! 8. **Wait** hands over what was submitted and takes what is complete, in one system call where the OS can;
+//!    it blocks at most for the time-out, and only while nothing is complete and nobody woke it. It delivers a
+//!    bounded number of completions a call, in the order of the system for each socket.
+//! 9. **Wake.** A [`Waker`] ends the current or the next wait from any thread, with a system call only if the
+//!    driver sleeps. A wake is never lost.
+//! 10. **Close joins.** [`Op::Close`] is allowed at any time: whatever is in flight on the socket is cancelled
+//!     and delivers its terminal completion first; `Closed` comes last, and the key is dead from then on.
+//!     A connection that is closed with nothing unread ends in order for the peer, not with a reset.
+//! 11. **Dead keys.** An operation on a key that names no open socket, a second receive or send while one is
+//!     in flight, or any operation after close was submitted, ends as [`FaultKind::InvalidSocket`].
+//! 12. **Shutdown** ends our direction after what was sent before; the peer sees the end of the stream, and
+//!     receiving goes on.
+//! 13. **Moving.** A socket with nothing in flight can be taken out of one driver
+//!     ([`detach`](Driver::detach)) and given to another of the same kind ([`adopt`](Driver::adopt)).
+//!
+//! Windows handles, `OVERLAPPED`, submission queue entries and `epoll_event` stop here: nothing above this
+//! crate knows them.
+
+#![deny(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+pub mod io_uring;
+pub mod options;
+pub mod probe;
+#[cfg(unix)]
+pub mod readiness;
+pub mod sim;
+pub mod types;
+#[cfg(unix)]
+mod unix;
+pub mod wake;
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+pub use anyport_core::{Fault, FaultKind, SendBatch};
+pub use options::{DriverConfig, ListenOptions, SocketOptions};
+pub use probe::{DriverChoice, DriverKind};
+pub use types::{Accepted, Completion, Detached, Lease, Op, OpKind, Outcome, Received, SocketKey, Token};
+pub use wake::Waker;
+
+/// Most completions that one [`Driver::wait`] delivers.
+pub const COMPLETIONS_MAX: usize = 4096;
+
+/// What a shard asks of the operating system. The sentences of the contract are in the [crate's docs](crate).
+///
+/// A driver is built on the thread that uses it, and stays there.
+pub trait Driver: Sized {
+    /// Which driver this is.
+    fn kind(&self) -> DriverKind;
+
+    /// Opens a listening socket. Accepting starts with [`Op::Accept`]. Returns the key and the address that
+    /// was bound, with the port that the system chose if `address` had port 0.
+    ///
+    /// # Errors
+    /// As the system says: the address is in use, not of this machine, or not permitted; descriptors are short.
+    fn listen(&mut self, address: SocketAddr, options: &ListenOptions)
+    -> io::Result<(SocketKey, SocketAddr)>;
+
+    /// Starts an operation. Its outcome comes out of a later [`wait`](Self::wait) with `token` (sentence 2).
+    fn submit(&mut self, token: Token, op: Op);
+
+    /// Asks for the end of the operation of `kind` (receive or send) that is in flight on `socket`, if one is
+    /// (sentence 6).
+    fn cancel(&mut self, socket: SocketKey, kind: OpKind);
+
+    /// Appends what is complete to `completions`; blocks at most for `timeout`, without bound for `None`
+    /// (sentence 8).
+    ///
+    /// # Errors
+    /// Only if the driver itself can no longer work; sockets' faults are completions.
+    fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()>;
+
+    /// The received bytes.
+    ///
+    /// # Panics
+    /// If the lease is of another driver.
+    fn bytes(&self, lease: &Lease) -> &[u8];
+
+    /// Gives a receive buffer back.
+    ///
+    /// # Panics
+    /// If the lease is of another driver.
+    fn recycle(&mut self, lease: Lease);
+
+    /// A handle that ends this driver's wait from any thread.
+    fn waker(&self) -> Waker;
+
+    /// The time: the system's monotonic clock, or the simulator's.
+    fn now(&self) -> Instant;
+
+    /// Takes a connected socket out of the driver; its key is dead from then on. `None` if there is no such
+    /// socket or something is in flight on it.
+    fn detach(&mut self, socket: SocketKey) -> Option<Detached>;
+
+    /// Takes over a socket that another driver of the same kind gave up. `None` if it is of another kind.
+    fn adopt(&mut self, detached: Detached) -> Option<SocketKey>;
+
+    /// Sockets held, listeners included: what tests and metrics count.
+    fn sockets(&self) -> usize;
+
+    /// Receive buffers handed out and not given back.
+    fn leases_out(&self) -> usize;
+}

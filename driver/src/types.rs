@@ -1,0 +1,184 @@
+//! The nouns of the contract: tokens, keys, operations, outcomes.
+
+use std::net::SocketAddr;
+
+use anyport_core::{Fault, SendBatch, SlabKey};
+
+use crate::options::SocketOptions;
+
+/// Comes back unchanged with every completion of the operation that it was submitted with. The driver gives it
+/// no meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// Names one socket of one driver; never a descriptor or handle of the system. A key is never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SocketKey(pub(crate) SlabKey);
+
+/// The kinds of operation: the old engines' eight. `PRE_RECV` lives on in how a receive waits without a
+/// buffer, `DISCONNECT` in shutdown and close; files and jobs are not of sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum OpKind {
+    /// [`Op::Accept`].
+    Accept,
+    /// [`Op::Connect`].
+    Connect,
+    /// [`Op::Receive`].
+    Receive,
+    /// [`Op::Send`].
+    Send,
+    /// [`Op::Shutdown`].
+    Shutdown,
+    /// [`Op::Close`].
+    Close,
+}
+
+/// An operation to submit.
+#[derive(Debug)]
+pub enum Op {
+    /// Accept connections until the listener closes.
+    Accept {
+        /// A key from [`listen`](crate::Driver::listen).
+        listener: SocketKey,
+    },
+    /// Open a connection.
+    Connect {
+        /// Where to.
+        address: SocketAddr,
+        /// Options of the new socket.
+        options: SocketOptions,
+    },
+    /// Receive until the peer's end of stream, a fault, or a cancel.
+    Receive {
+        /// A connected socket.
+        socket: SocketKey,
+    },
+    /// Send the whole batch. An empty one completes like any other.
+    Send {
+        /// A connected socket.
+        socket: SocketKey,
+        /// Moves into the driver and comes back with the completion.
+        batch: Box<SendBatch>,
+    },
+    /// End our direction of the stream.
+    Shutdown {
+        /// A connected socket.
+        socket: SocketKey,
+    },
+    /// Cancel what is in flight, join it, and free the socket.
+    Close {
+        /// Any socket, listeners too.
+        socket: SocketKey,
+    },
+}
+
+impl Op {
+    /// Which kind it is.
+    pub fn kind(&self) -> OpKind {
+        match self {
+            Self::Accept { .. } => OpKind::Accept,
+            Self::Connect { .. } => OpKind::Connect,
+            Self::Receive { .. } => OpKind::Receive,
+            Self::Send { .. } => OpKind::Send,
+            Self::Shutdown { .. } => OpKind::Shutdown,
+            Self::Close { .. } => OpKind::Close,
+        }
+    }
+}
+
+/// An accepted connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// The new socket.
+    pub socket: SocketKey,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+/// What receiving gave.
+#[derive(Debug)]
+pub enum Received {
+    /// Bytes, at least one. More follow: not terminal.
+    Data(Lease),
+    /// The peer ended its stream. Terminal.
+    EndOfStream,
+    /// It failed or was cancelled. Terminal.
+    Failed(Fault),
+}
+
+/// What became of an operation.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A connection was accepted. Not terminal.
+    Accepted(Accepted),
+    /// A connection could not be accepted; accepting goes on by itself. Not terminal.
+    AcceptFaulted(Fault),
+    /// Accepting ended: its listener closed, or the key was no listener. Terminal.
+    AcceptEnded(Fault),
+    /// Connecting ended.
+    Connected(Result<SocketKey, Fault>),
+    /// Receiving gave something.
+    Received(Received),
+    /// Sending ended; in success the whole batch was taken.
+    Sent(Box<SendBatch>, Result<(), Fault>),
+    /// Shutting down ended.
+    ShutDown(Result<(), Fault>),
+    /// The socket is closed and the key is dead; a fault if it was dead already.
+    Closed(Result<(), Fault>),
+}
+
+impl Outcome {
+    /// True if nothing more will come for the operation (sentence 3).
+    pub fn is_terminal(&self) -> bool {
+        !matches!(self, Self::Accepted(_) | Self::AcceptFaulted(_) | Self::Received(Received::Data(_)))
+    }
+}
+
+/// One outcome of one operation.
+#[derive(Debug)]
+pub struct Completion {
+    /// What the submitter gave.
+    pub token: Token,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Received bytes in a buffer of the driver. Neither `Clone` nor to be made outside: whoever holds it is the
+/// only reader, until [`recycle`](crate::Driver::recycle) gives it back.
+#[derive(Debug)]
+#[must_use = "a lease that is dropped keeps its buffer from the driver for ever"]
+pub struct Lease {
+    /// Which driver instance it belongs to.
+    pub(crate) driver: u32,
+    pub(crate) buffer: u32,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+impl Lease {
+    /// How many bytes were received.
+    #[expect(clippy::len_without_is_empty, reason = "a lease is never empty")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// A number for each driver instance, so that a lease cannot be used with another.
+pub(crate) fn next_instance() -> u32 {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// A socket between two drivers. Dropping it closes the socket.
+#[derive(Debug)]
+pub struct Detached(pub(crate) DetachedSocket);
+
+#[derive(Debug)]
+pub(crate) enum DetachedSocket {
+    /// A descriptor of the system.
+    #[cfg(unix)]
+    Descriptor(std::os::fd::OwnedFd),
+    /// A socket of the simulated network.
+    Sim(crate::sim::SimEnd),
+}

@@ -1,0 +1,23 @@
+//! Error codes of Unix in the classes of a [`Fault`].
+
+use anyport_core::{Fault, FaultKind};
+use rustix::io::Errno;
+
+/// The class of an error code.
+pub(crate) fn fault(errno: Errno) -> Fault {
+    let kind = match errno {
+        Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => FaultKind::PeerReset,
+        Errno::CONNREFUSED => FaultKind::Refused,
+        Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => FaultKind::Unreachable,
+        Errno::TIMEDOUT => FaultKind::TimedOut,
+        Errno::CANCELED => FaultKind::Cancelled,
+        Errno::MFILE | Errno::NFILE => FaultKind::NoDescriptors,
+        Errno::NOBUFS | Errno::NOMEM => FaultKind::NoMemory,
+        Errno::ADDRINUSE => FaultKind::AddressInUse,
+        Errno::ADDRNOTAVAIL => FaultKind::AddressNotAvailable,
+        Errno::PERM | Errno::ACCESS => FaultKind::NotPermitted,
+        Errno::BADF => FaultKind::InvalidSocket,
+        _ => FaultKind::Other,
+    };
+    Fault::new(kind, errno.raw_os_error())
+}

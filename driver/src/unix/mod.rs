@@ -1,0 +1,4 @@
+//! What the Unix drivers share: opening sockets, and the meaning of error codes.
+
+pub(crate) mod errno;
+pub(crate) mod socket;

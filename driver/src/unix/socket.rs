@@ -1,0 +1,96 @@
+//! Opening sockets: what has to be set before they are used.
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
+};
+
+use crate::options::{ListenOptions, PortSharing, SocketOptions};
+
+/// Probes that may stay unanswered before a peer is taken for dead.
+const KEEP_ALIVE_PROBES: u32 = 6;
+
+fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+    let socket = net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        Some(ipproto::TCP),
+    )?;
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd"
+    )))]
+    let socket = {
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::empty(), Some(ipproto::TCP))?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        socket
+    };
+    Ok(socket)
+}
+
+fn set_options(socket: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
+    if options.no_delay {
+        sockopt::set_tcp_nodelay(socket, true)?;
+    }
+    if let Some(idle) = options.keep_alive {
+        sockopt::set_socket_keepalive(socket, true)?;
+        // Whole seconds, at least one: the system's own unit.
+        let idle = idle.max(Duration::from_secs(1));
+        let interval = (idle / KEEP_ALIVE_PROBES).max(Duration::from_secs(1));
+        #[cfg(not(target_os = "openbsd"))]
+        {
+            sockopt::set_tcp_keepidle(socket, idle)?;
+            sockopt::set_tcp_keepintvl(socket, interval)?;
+            sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_PROBES)?;
+        }
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        sockopt::set_socket_recv_buffer_size(socket, bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        sockopt::set_socket_send_buffer_size(socket, bytes)?;
+    }
+    Ok(())
+}
+
+/// A listening socket, not blocking, closed on exec, and the address it is bound to.
+pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = open(address)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    set_options(&socket, &options.socket)?;
+    if options.port == PortSharing::Further {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    net::bind(&socket, &address)?;
+    if options.port == PortSharing::First {
+        // Only after the bind: so it fails if another process holds the port, sharing or not.
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    net::listen(&socket, options.backlog.min(i32::MAX as u32) as i32)?;
+    let bound = net::getsockname(&socket)?;
+    let bound = SocketAddr::try_from(bound).map_err(|_| Errno::AFNOSUPPORT)?;
+    Ok((socket, bound))
+}
+
+/// A socket that is ready to connect, not blocking, closed on exec.
+pub(crate) fn for_connect(address: SocketAddr, options: &SocketOptions) -> io::Result<OwnedFd> {
+    let socket = open(address)?;
+    set_options(&socket, options)?;
+    Ok(socket)
+}
+
+/// The code of a failed set-up call.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
