@@ -350,7 +350,7 @@ impl Connection {
     #[inline]
     fn poll_receive(&mut self) -> Option<Action> {
         let wanted = match self.state {
-            State::Open => !self.paused && !(self.pressure && self.pause_under_pressure),
+            State::Open => !(self.paused || self.pressure && self.pause_under_pressure),
             // The peer's end of stream ends the drain; what it still sends is discarded.
             _ => true,
         } && !self.end_of_stream;
