@@ -49,6 +49,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod io_uring;
+pub mod machine;
 pub mod options;
 pub mod probe;
 #[cfg(unix)]

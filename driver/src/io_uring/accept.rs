@@ -69,11 +69,15 @@ impl IoUring {
         let Descriptor::Plain(fd) = &listener.descriptor else {
             unreachable!("listeners are plain descriptors")
         };
-        let entry = opcode::Accept::new(types::Fd(fd.as_raw_fd()), address, len)
-            .file_index(Some(types::DestinationSlot::auto_target()))
-            .build()
-            .user_data(Tag::Accept.with(slot));
-        listener.listening.as_mut().expect("it is a listener").posted += 1;
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        let accept = opcode::Accept::new(types::Fd(fd.as_raw_fd()), address, len);
+        let accept = if listening.detachable {
+            accept.flags(libc::SOCK_CLOEXEC)
+        } else {
+            accept.file_index(Some(types::DestinationSlot::auto_target()))
+        };
+        let entry = accept.build().user_data(Tag::Accept.with(slot));
+        listening.posted += 1;
         // SAFETY: address and length lie in a box of the slab that is removed only after this accept's
         // completion.
         unsafe { self.ring.push(&entry) };
@@ -87,8 +91,16 @@ impl IoUring {
         let listening = listener.listening.as_mut().expect("it is a listener");
         listening.posted -= 1;
         let token = listening.token.expect("accepts are posted for a submitted accept");
+        let descriptor = (result >= 0).then(|| {
+            if listening.detachable {
+                // SAFETY: the kernel has just made this descriptor for us.
+                Descriptor::Plain(unsafe { OwnedFd::from_raw_fd(result) })
+            } else {
+                Descriptor::Direct(result.cast_unsigned())
+            }
+        });
         let shortage = match Errno::from_raw_os_error(-result) {
-            _ if result >= 0 => self.take_in(token, result as u32, peer, out).err(),
+            _ if let Some(descriptor) = descriptor => self.take_in(token, descriptor, peer, out).err(),
             // The peer went away while it waited, or the call was interrupted: the next, please.
             Errno::CONNABORTED | Errno::INTR | Errno::AGAIN | Errno::PROTO => None,
             Errno::CANCELED if closing => None,
@@ -100,7 +112,12 @@ impl IoUring {
             return self.finish_close(key);
         }
         match shortage {
-            None => self.push_accept(slot),
+            None => {
+                if result >= 0 {
+                    self.end_back_off(key);
+                }
+                self.push_accept(slot);
+            }
             Some(fault) => {
                 self.accepting.remove(slot);
                 self.hold_back(key, fault, out);
@@ -108,23 +125,25 @@ impl IoUring {
         }
     }
 
-    /// Gives an accepted connection a slot. In success the listener's back-off starts over.
+    /// Gives an accepted connection a slot.
     fn take_in(
         &mut self,
         token: Token,
-        slot: u32,
+        descriptor: Descriptor,
         peer: SocketAddr,
         out: &mut Vec<Completion>,
     ) -> Result<(), Fault> {
-        match self.sockets.insert(Socket::new(Descriptor::Direct(slot), None)) {
+        match self.sockets.insert(Socket::new(descriptor, None)) {
             Ok(key) => {
                 let accepted = Accepted { socket: SocketKey(key), peer };
                 out.push(Completion { token, outcome: Outcome::Accepted(accepted) });
                 Ok(())
             }
-            Err(_) => {
-                // SAFETY: a close points at nothing, and nobody else knows this slot.
-                unsafe { self.ring.push_unowed(&close_direct(slot)) };
+            Err(socket) => {
+                if let Descriptor::Direct(slot) = socket.descriptor {
+                    // SAFETY: a close points at nothing, and nobody else knows this slot.
+                    unsafe { self.ring.push_unowed(&close_direct(slot)) };
+                }
                 Err(Fault::of(FaultKind::NoDescriptors))
             }
         }
@@ -145,6 +164,12 @@ impl IoUring {
         let at = Instant::now() + pause;
         self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
         out.push(Completion { token, outcome: Outcome::AcceptFaulted(fault) });
+    }
+
+    fn end_back_off(&mut self, key: SocketKey) {
+        if let Some(listening) = self.sockets.get_mut(key.0).and_then(|socket| socket.listening.as_mut()) {
+            listening.back_off_ms = BACK_OFF_MIN_MS;
+        }
     }
 
     pub(super) fn retry_accepts_if_due(&mut self) {

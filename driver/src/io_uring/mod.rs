@@ -467,8 +467,13 @@ impl Driver for IoUring {
         options: &ListenOptions,
     ) -> io::Result<(SocketKey, SocketAddr)> {
         let (socket, bound) = unix_socket::listen(address, options, unix_socket::Mode::Blocking)?;
-        let listening =
-            Listening { token: None, posted: 0, held_back: 0, back_off_ms: accept::BACK_OFF_MIN_MS };
+        let listening = Listening {
+            token: None,
+            posted: 0,
+            held_back: 0,
+            detachable: options.detachable,
+            back_off_ms: accept::BACK_OFF_MIN_MS,
+        };
         let socket = Socket::new(Descriptor::Plain(socket), Some(Box::new(listening)));
         match self.sockets.insert(socket) {
             Ok(key) => Ok((SocketKey(key), bound)),

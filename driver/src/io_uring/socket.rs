@@ -60,6 +60,8 @@ pub(super) struct Listening {
     pub(super) posted: usize,
     /// Accepts that are not posted because of a shortage.
     pub(super) held_back: usize,
+    /// Accepted sockets are plain descriptors, which can leave the driver.
+    pub(super) detachable: bool,
     /// How long to hold back after the next shortage, in milliseconds.
     pub(super) back_off_ms: u64,
 }
