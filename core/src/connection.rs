@@ -73,6 +73,7 @@ pub struct Connection {
     in_flight_bytes: usize,
     reason: Option<CloseReason>,
     state: State,
+    connect_in_flight: bool,
     receive_armed: bool,
     receive_cancel_asked: bool,
     send_in_flight: bool,
@@ -104,6 +105,7 @@ impl Connection {
             in_flight_bytes: 0,
             reason: None,
             state,
+            connect_in_flight: state == State::Connecting,
             receive_armed: false,
             receive_cancel_asked: false,
             send_in_flight: false,
@@ -122,6 +124,11 @@ impl Connection {
     /// Where it is in its life.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// True from the start of a connect operation to its end, whatever the state.
+    pub fn is_connect_in_flight(&self) -> bool {
+        self.connect_in_flight
     }
 
     /// True while frames are given to the handler.
@@ -225,12 +232,12 @@ impl Connection {
     /// The connect operation succeeded.
     ///
     /// # Panics
-    /// Unless it was connecting, or closing since.
+    /// Unless it was connecting, or has been closed since.
     pub fn handle_connected(&mut self) {
-        match self.state {
-            State::Connecting => self.state = State::Open,
-            State::Closing => {}
-            state => panic!("connected in state {state:?}"),
+        assert!(self.connect_in_flight, "connected without a connect in flight");
+        self.connect_in_flight = false;
+        if self.state == State::Connecting {
+            self.state = State::Open;
         }
     }
 
@@ -314,7 +321,8 @@ impl Connection {
 
     /// A connection that never got a socket: the connect operation failed, and nothing is to be closed.
     pub fn handle_connect_failed(&mut self, reason: CloseReason) {
-        assert!(matches!(self.state, State::Connecting | State::Closing), "connect failed when connected");
+        assert!(self.connect_in_flight, "a connect failed that was not in flight");
+        self.connect_in_flight = false;
         self.reason.get_or_insert(reason);
         self.state = State::Closed;
     }
@@ -330,7 +338,8 @@ impl Connection {
                 if let Some(batch) = self.pending.take() {
                     pool.give(batch);
                 }
-                if self.close_in_flight {
+                // While the connect is in flight there is no socket to close yet.
+                if self.close_in_flight || self.connect_in_flight {
                     return None;
                 }
                 self.close_in_flight = true;
@@ -350,7 +359,7 @@ impl Connection {
     #[inline]
     fn poll_receive(&mut self) -> Option<Action> {
         let wanted = match self.state {
-            State::Open => !self.paused && !(self.pressure && self.pause_under_pressure),
+            State::Open => !(self.paused || self.pressure && self.pause_under_pressure),
             // The peer's end of stream ends the drain; what it still sends is discarded.
             _ => true,
         } && !self.end_of_stream;

@@ -77,7 +77,7 @@ impl<K: Copy> TimerWheel<K> {
     fn place(&mut self, entry: Entry<K>) {
         let deadline = entry.deadline.max(self.now);
         let differing = (deadline ^ self.now) | (SLOTS as u64 - 1);
-        let level = ((63 - differing.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
+        let level = (differing.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1);
         let shift = SLOT_BITS * level;
         let farthest = (self.now >> shift).saturating_add(SLOTS as u64 - 1);
         let slot = (deadline >> shift).min(farthest) as usize % SLOTS;

@@ -2,7 +2,7 @@
 //!
 //! | driver | where | built on |
 //! |---|---|---|
-//! | `IoUring` | Linux 6.1 and later | one ring a shard: posted accepts, multishot receive into a buffer ring, batched submit-and-wait |
+//! | [`IoUring`](io_uring::IoUring) | Linux 6.1 and later | one ring a shard: posted accepts, multishot receive into a buffer ring, batched submit-and-wait |
 //! | `Readiness` | Linux, macOS, BSD | epoll or kqueue, edge-triggered; tries first, waits for readiness only if needed |
 //! | `Sim` | everywhere | sockets in memory, virtual time, one seed |
 //!
@@ -49,6 +49,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod io_uring;
+pub mod machine;
 pub mod options;
 pub mod probe;
 #[cfg(unix)]

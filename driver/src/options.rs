@@ -37,11 +37,14 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// How listeners of one process share a port.
     pub port: PortSharing,
+    /// Accepted sockets will be taken out of the driver ([`detach`](crate::Driver::detach)): where the system
+    /// has a cheaper kind of socket that cannot move, do not use it. Default false.
+    pub detachable: bool,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { socket: SocketOptions::default(), backlog: 4096, port: PortSharing::Alone }
+        Self { socket: SocketOptions::default(), backlog: 4096, port: PortSharing::Alone, detachable: false }
     }
 }
 

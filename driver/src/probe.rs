@@ -1,6 +1,8 @@
 //! Which driver this machine offers, and why.
 
-use std::fmt;
+use std::{fmt, io};
+
+use crate::options::DriverConfig;
 
 /// The drivers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,4 +36,70 @@ pub enum DriverChoice {
     IoUring,
     /// Readiness: epoll or kqueue.
     Readiness,
+}
+
+/// A driver that works here, and why it was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// Which.
+    pub kind: DriverKind,
+    /// Why, in one line.
+    pub reason: String,
+}
+
+/// Takes the best driver that works, or the one that was asked for.
+///
+/// # Errors
+/// If the driver that was asked for does not work here; the error says why and what to do.
+pub fn choose(choice: DriverChoice, config: DriverConfig) -> io::Result<Chosen> {
+    match choice {
+        DriverChoice::Readiness => {
+            Ok(Chosen { kind: DriverKind::Readiness, reason: "it was asked for".to_owned() })
+        }
+        DriverChoice::IoUring => match try_io_uring(config) {
+            Ok(_) => Ok(Chosen { kind: DriverKind::IoUring, reason: "it was asked for".to_owned() }),
+            Err(error) => Err(io::Error::new(error.kind(), explain_refusal(&error))),
+        },
+        DriverChoice::Auto => Ok(match try_io_uring(config) {
+            Ok(reason) => Chosen { kind: DriverKind::IoUring, reason },
+            Err(error) => Chosen { kind: DriverKind::Readiness, reason: explain_refusal(&error) },
+        }),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn try_io_uring(config: DriverConfig) -> io::Result<String> {
+    let features = crate::io_uring::probe(config)?;
+    let buffers =
+        if features.incremental_buffers { "with incremental buffers" } else { "with whole buffers" };
+    Ok(format!("the kernel offers io_uring {buffers}"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn try_io_uring(_: DriverConfig) -> io::Result<String> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has it"))
+}
+
+/// Why io_uring cannot be had, and what would change it.
+pub fn explain_refusal(error: &io::Error) -> String {
+    #[cfg(target_os = "linux")]
+    let switched_off = crate::machine::io_uring_disabled().filter(|&value| value > 0);
+    #[cfg(not(target_os = "linux"))]
+    let switched_off: Option<u8> = None;
+    let hint = match (error.kind(), switched_off) {
+        (io::ErrorKind::PermissionDenied, Some(value)) => {
+            format!("kernel.io_uring_disabled is {value}; set it to 0 to allow it")
+        }
+        (io::ErrorKind::PermissionDenied, None) => {
+            "a seccomp profile forbids it, as containers' default ones do; allow io_uring_setup, io_uring_enter \
+             and io_uring_register in the profile"
+                .to_owned()
+        }
+        (io::ErrorKind::OutOfMemory, _) => "raise the limit on locked memory (ulimit -l)".to_owned(),
+        (io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput, _) => {
+            "it needs Linux 6.1 or later".to_owned()
+        }
+        _ => "see `anyport doctor`".to_owned(),
+    };
+    format!("io_uring is refused: {error}: {hint}")
 }

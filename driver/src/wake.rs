@@ -43,9 +43,10 @@ impl Waker {
         self.shared.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The driver's side, after its system call and before the caller looks for what was posted.
-    pub(crate) fn awake(&self) {
-        self.shared.state.swap(AWAKE, Ordering::AcqRel);
+    /// The driver's side, after its system call and before the caller looks for what was posted. True if
+    /// someone woke it.
+    pub(crate) fn awake(&self) -> bool {
+        self.shared.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
     }
 
     /// True if a wake is waiting to be noticed.

@@ -1,1 +1,585 @@
 //! The io_uring driver.
+//!
+//! One ring a shard: single issuer, deferred task work. What a turn submits goes to the kernel in the same call
+//! that waits. Accepted sockets live in the ring's own table ("direct descriptors"), so the limit on open files
+//! does not count them. Receiving is one multishot operation a socket that takes a buffer from a shared ring
+//! only when data is there.
+//!
+//! Accepting is several one-shot accepts posted ahead, as AcceptEx servers do, and not one multishot accept:
+//! the kernel reports the peer's address only to one-shot ones, and a socket in the ring's table cannot be
+//! asked for it afterwards.
+//!
+//! | file | what |
+//! |---|---|
+//! | `ring` | entries in and out, the one system call |
+//! | `buffers` | the ring of receive buffers |
+//! | `socket` | what is kept of a socket, and the operations on it |
+//! | `accept` | accepting and connecting |
+//! | `tag` | what a completion is about |
+//! | `probe` | what the kernel offers |
+
+#![allow(unsafe_code, reason = "entries and buffers are shared with the kernel; each block says why it may")]
+
+mod accept;
+mod buffers;
+mod probe;
+mod ring;
+mod sockaddr;
+mod socket;
+mod tag;
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyport_core::{Fault, FaultKind, SendBatch, Slab};
+use io_uring::{cqueue, opcode, types};
+use rustix::{event::EventfdFlags, io::Errno};
+
+pub use probe::{Features, probe};
+
+use self::{
+    accept::{Accepting, Connecting},
+    buffers::Buffers,
+    ring::Ring,
+    socket::{Descriptor, Listening, Receiving, Socket},
+    tag::Tag,
+};
+use crate::{
+    COMPLETIONS_MAX, Driver,
+    options::{DriverConfig, ListenOptions},
+    probe::DriverKind,
+    types::{
+        Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
+        next_instance,
+    },
+    unix::{errno, socket as unix_socket},
+    wake::Waker,
+};
+
+/// Accepts that each listener keeps posted.
+const ACCEPTS_POSTED: usize = 32;
+/// Waits for the kernel to give everything back when a driver is dropped; beyond it memory is leaked instead.
+const JOIN_WAITS_MAX: usize = 1_000;
+
+/// The driver. Needs Linux 6.1 (deferred task work); better from 6.12 on (incremental buffers).
+pub struct IoUring {
+    // Dropped in this order, after `drop` has joined what is in flight.
+    ring: Ring,
+    sockets: Slab<Socket>,
+    accepting: Slab<Box<Accepting>>,
+    connecting: Slab<Box<Connecting>>,
+    buffers: Buffers,
+    /// Receives that ran out of buffers, oldest first.
+    starved: VecDeque<SocketKey>,
+    /// Outcomes that need no kernel, for the next wait.
+    queued: VecDeque<Completion>,
+    /// Kernel completions being translated.
+    scratch: Vec<cqueue::Entry>,
+    /// Listeners that hold accepts back, and until when.
+    held_back: Vec<SocketKey>,
+    retry_at: Option<Instant>,
+    table_slots: u32,
+    event: Arc<OwnedFd>,
+    waker: Waker,
+}
+
+impl IoUring {
+    /// A driver for the calling thread.
+    ///
+    /// # Errors
+    /// If the kernel refuses a ring (`EPERM` in many containers, `ENOSYS`, `ENOMEM` from a small limit on locked
+    /// memory) or lacks what the driver needs.
+    pub fn new(config: DriverConfig) -> io::Result<Self> {
+        let ring = Ring::new()?;
+        if !ring.has_wait_timeouts() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "io_uring of this kernel is too old (5.11)",
+            ));
+        }
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let sockets_max = config.sockets_max.min(tag::INDEX_MAX - 1).max(2);
+        // The table may not have more slots than the process may open files.
+        let slots = u64::from(sockets_max).min(files.unwrap_or(u64::MAX)) as u32;
+        ring.submitter().register_files_sparse(slots)?;
+        let buffers = Buffers::register(
+            &ring.submitter(),
+            next_instance(),
+            config.receive_memory_bytes,
+            config.receive_buffer_bytes,
+        )?;
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let event = Arc::new(event);
+        let signal = Arc::clone(&event);
+        let waker = Waker::new(move || {
+            rustix::io::write(&*signal, &1_u64.to_ne_bytes())?;
+            Ok(())
+        });
+        let mut driver = Self {
+            ring,
+            sockets: Slab::new(sockets_max),
+            accepting: Slab::new(tag::INDEX_MAX - 1),
+            connecting: Slab::new(sockets_max),
+            buffers,
+            starved: VecDeque::new(),
+            queued: VecDeque::new(),
+            scratch: Vec::new(),
+            held_back: Vec::new(),
+            retry_at: None,
+            table_slots: slots,
+            event,
+            waker,
+        };
+        driver.watch_wakes();
+        Ok(driver)
+    }
+
+    /// Every write to the eventfd completes this poll once more; the counter is never read.
+    fn watch_wakes(&mut self) {
+        let poll = opcode::PollAdd::new(types::Fd(self.event.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(Tag::Wake.plain());
+        // SAFETY: the entry points at nothing; the eventfd lives as long as the driver.
+        unsafe { self.ring.push(&poll) };
+    }
+
+    /// The open socket of a key, unless its close was submitted.
+    fn open_socket(&mut self, key: SocketKey) -> Option<&mut Socket> {
+        self.sockets.get_mut(key.0).filter(|socket| !socket.closing)
+    }
+
+    fn queue(&mut self, token: Token, outcome: Outcome) {
+        self.queued.push_back(Completion { token, outcome });
+    }
+
+    // ---- submitting ----
+
+    fn submit_receive(&mut self, token: Token, key: SocketKey) {
+        match self.open_socket(key) {
+            Some(socket) if socket.listening.is_none() && socket.receiving == Receiving::Idle => {
+                socket.receive_token = token;
+                self.arm_receive(key);
+            }
+            _ => self.queue(token, Outcome::Received(Received::Failed(INVALID))),
+        }
+    }
+
+    fn arm_receive(&mut self, key: SocketKey) {
+        let socket = self.sockets.get_mut(key.0).expect("a receive is armed on a socket that is there");
+        socket.receiving = Receiving::Armed;
+        let entry = socket.receive(key);
+        // SAFETY: a receive points at nothing: the kernel takes a buffer of the registered ring.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    fn submit_send(&mut self, token: Token, key: SocketKey, batch: Box<SendBatch>) {
+        match self.open_socket(key) {
+            Some(socket) if socket.listening.is_none() && socket.batch.is_none() => {
+                if batch.remaining() == 0 {
+                    return self.queue(token, Outcome::Sent(batch, Ok(())));
+                }
+                socket.send_token = token;
+                socket.send_cancelled = false;
+                socket.batch = Some(batch);
+                self.push_send(key);
+            }
+            _ => self.queue(token, Outcome::Sent(batch, Err(INVALID))),
+        }
+    }
+
+    fn push_send(&mut self, key: SocketKey) {
+        let socket = self.sockets.get_mut(key.0).expect("a send is on a socket that is there");
+        let entry = socket.send(key);
+        // SAFETY: batch, header and pieces are on the heap, owned by the socket's slot, and are neither
+        // changed nor freed until the send's completion takes the batch out.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    fn submit_shutdown(&mut self, token: Token, key: SocketKey) {
+        match self.open_socket(key) {
+            Some(socket) if socket.listening.is_none() && !socket.shutting_down => {
+                socket.shutting_down = true;
+                socket.shutdown_token = token;
+                let entry = socket.shutdown(key);
+                // SAFETY: a shutdown points at nothing.
+                unsafe { self.ring.push(&entry) };
+            }
+            _ => self.queue(token, Outcome::ShutDown(Err(INVALID))),
+        }
+    }
+
+    fn submit_close(&mut self, token: Token, key: SocketKey) {
+        let Some(socket) = self.open_socket(key) else {
+            return self.queue(token, Outcome::Closed(Err(INVALID)));
+        };
+        socket.closing = true;
+        socket.close_token = token;
+        if socket.is_busy() {
+            let entry = socket.cancel_all();
+            // SAFETY: a cancel points at nothing.
+            unsafe { self.ring.push_unowed(&entry) };
+            self.give_up_starved(key);
+        }
+        self.held_back.retain(|listener| *listener != key);
+        self.finish_close(key);
+    }
+
+    /// Frees a closing socket once nothing is in flight on it.
+    fn finish_close(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key.0) else { return };
+        if !socket.closing || socket.is_busy() {
+            return;
+        }
+        let socket = self.sockets.remove(key.0).expect("looked up above");
+        if let Descriptor::Direct(slot) = socket.descriptor {
+            // SAFETY: a close points at nothing. The kernel chooses slots itself, so none is used before it
+            // is free.
+            unsafe { self.ring.push_unowed(&socket::close_direct(slot)) };
+        }
+        if let Some(token) = socket.listening.and_then(|listening| listening.token) {
+            self.queue(token, Outcome::AcceptEnded(Fault::of(FaultKind::Cancelled)));
+        }
+        self.queue(socket.close_token, Outcome::Closed(Ok(())));
+        // A descriptor may be free now: listeners that ran short try again.
+        self.retry_accepts();
+    }
+
+    /// A receive that waits for a buffer is not the kernel's: it ends at once.
+    fn give_up_starved(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key.0) else { return };
+        if socket.receiving == Receiving::Starved {
+            socket.receiving = Receiving::Idle;
+            let token = socket.receive_token;
+            self.queue(token, Outcome::Received(Received::Failed(CANCELLED)));
+        }
+    }
+
+    /// Arms receives that ran dry, oldest first, while there are buffers.
+    fn feed_starved(&mut self) {
+        for _ in 0..self.buffers.offered() {
+            let Some(key) = self.starved.pop_front() else { return };
+            if self.sockets.get(key.0).is_some_and(|socket| socket.receiving == Receiving::Starved) {
+                self.arm_receive(key);
+            }
+        }
+    }
+
+    // ---- completions ----
+
+    fn translate(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
+        let (tag, key) = Tag::parse(entry.user_data());
+        let more = cqueue::more(entry.flags());
+        if tag != Tag::Ignored && !more {
+            self.ring.settle();
+        }
+        match tag {
+            Tag::Receive => self.received(SocketKey(key), entry, more, out),
+            Tag::Send => self.sent(SocketKey(key), entry.result(), out),
+            Tag::Shutdown => self.shut_down(SocketKey(key), entry.result(), out),
+            Tag::Accept => self.accepted(key, entry.result(), out),
+            Tag::Connect => self.connected(key, entry.result(), out),
+            Tag::Wake if !more => self.watch_wakes(),
+            Tag::Wake | Tag::Ignored => {}
+            Tag::Install => unreachable!("waited for where it was submitted"),
+        }
+    }
+
+    fn received(&mut self, key: SocketKey, entry: &cqueue::Entry, more: bool, out: &mut Vec<Completion>) {
+        let result = entry.result();
+        let buffer = cqueue::buffer_select(entry.flags());
+        let buffer_more = cqueue::buffer_more(entry.flags());
+        let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a receive is in flight");
+        let token = socket.receive_token;
+        let given_up = socket.closing || socket.receiving == Receiving::Cancelling;
+        if !more {
+            socket.receiving = Receiving::Idle;
+        }
+        let mut end = None;
+        if result > 0 {
+            let buffer = buffer.expect("received bytes lie in a buffer of the ring");
+            let lease = self.buffers.lease(buffer, result as u32, buffer_more);
+            out.push(Completion { token, outcome: Outcome::Received(Received::Data(lease)) });
+            if !more && given_up {
+                end = Some(Received::Failed(CANCELLED));
+            } else if !more {
+                // The kernel ended the stream for a reason of its own: it goes on.
+                self.arm_receive(key);
+            }
+        } else {
+            if let Some(buffer) = buffer {
+                self.buffers.unused(buffer, buffer_more);
+            }
+            match Errno::from_raw_os_error(-result) {
+                _ if result == 0 => end = Some(Received::EndOfStream),
+                _ if more => {}
+                Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN if given_up => {
+                    end = Some(Received::Failed(CANCELLED));
+                }
+                Errno::NOBUFS => {
+                    let socket = self.sockets.get_mut(key.0).expect("looked up above");
+                    socket.receiving = Receiving::Starved;
+                    self.starved.push_back(key);
+                }
+                Errno::INTR | Errno::AGAIN => self.arm_receive(key),
+                other => end = Some(Received::Failed(errno::fault(other))),
+            }
+        }
+        if let Some(end) = end {
+            out.push(Completion { token, outcome: Outcome::Received(end) });
+        }
+        if !more {
+            self.finish_close(key);
+        }
+    }
+
+    fn sent(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
+        let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a send is in flight");
+        let batch = socket.batch.as_deref_mut().expect("a send completed that was in flight");
+        if result > 0 {
+            batch.advance(result as usize);
+        }
+        let given_up = socket.closing || socket.send_cancelled;
+        let outcome = match Errno::from_raw_os_error(-result) {
+            _ if batch.remaining() == 0 => Ok(()),
+            // A cancelled send may have sent a part: the count is in the batch.
+            _ if result >= 0 && given_up => Err(CANCELLED),
+            Errno::INTR | Errno::AGAIN if given_up => Err(CANCELLED),
+            _ if result > 0 => return self.push_send(key),
+            _ if result == 0 => Err(Fault::of(FaultKind::Other)),
+            Errno::INTR | Errno::AGAIN => return self.push_send(key),
+            other => Err(errno::fault(other)),
+        };
+        let batch = socket.batch.take().expect("looked at above");
+        out.push(Completion { token: socket.send_token, outcome: Outcome::Sent(batch, outcome) });
+        if socket.closing {
+            self.finish_close(key);
+        }
+    }
+
+    fn shut_down(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
+        let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a shutdown is in flight");
+        socket.shutting_down = false;
+        out.push(Completion { token: socket.shutdown_token, outcome: Outcome::ShutDown(check(result)) });
+        self.finish_close(key);
+    }
+
+    // ---- waiting ----
+
+    /// One call into the kernel, and what is complete after it. `block` says whether it may sleep, and for how
+    /// long. True if someone woke us.
+    fn turn(
+        &mut self,
+        block: Option<Option<Duration>>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<bool> {
+        let result = match block {
+            Some(timeout) if self.waker.fall_asleep() => self.ring.flush_and_wait(timeout),
+            _ => self.ring.flush(),
+        };
+        let woken = self.waker.awake();
+        result?;
+        let most = COMPLETIONS_MAX.saturating_sub(self.queued.len()).max(1);
+        completions.extend(self.queued.drain(..));
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.ring.take(&mut scratch, most);
+        for entry in &scratch {
+            self.translate(entry, completions);
+        }
+        scratch.clear();
+        self.scratch = scratch;
+        Ok(woken)
+    }
+
+    /// How long a wait may sleep: until the caller's deadline or the next retry of an accept.
+    fn patience(&self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Option<Duration> {
+        if timeout.is_none() && self.retry_at.is_none() {
+            return None;
+        }
+        let now = Instant::now();
+        if deadline.is_none() {
+            *deadline = timeout.and_then(|timeout| now.checked_add(timeout));
+        }
+        let until = [*deadline, self.retry_at].into_iter().flatten().min()?;
+        Some(until.saturating_duration_since(now))
+    }
+}
+
+impl Drop for IoUring {
+    /// Cancels everything and waits until the kernel has given every buffer back.
+    fn drop(&mut self) {
+        let builder = types::CancelBuilder::any().all();
+        let cancel = opcode::AsyncCancel2::new(builder).build().user_data(Tag::Ignored.plain());
+        for _ in 0..JOIN_WAITS_MAX {
+            if self.ring.owed() == 0 {
+                return;
+            }
+            // Again each time: what was cancelled may have been replaced by what was queued behind it.
+            // SAFETY: a cancel points at nothing.
+            unsafe { self.ring.push_unowed(&cancel) };
+            if self.ring.flush_and_wait(Some(Duration::from_millis(100))).is_err() {
+                break;
+            }
+            let mut entries = Vec::new();
+            self.ring.take(&mut entries, usize::MAX);
+            for entry in entries {
+                let (tag, _) = Tag::parse(entry.user_data());
+                if tag != Tag::Ignored && !cqueue::more(entry.flags()) {
+                    self.ring.settle();
+                }
+            }
+        }
+        if self.ring.owed() > 0 {
+            // The kernel may still write: memory that is never freed is the lesser evil.
+            let keep = (
+                std::mem::replace(&mut self.sockets, Slab::new(1)),
+                std::mem::replace(&mut self.accepting, Slab::new(1)),
+                std::mem::replace(&mut self.connecting, Slab::new(1)),
+                self.buffers.leak(),
+            );
+            std::mem::forget(keep);
+        }
+    }
+}
+
+const INVALID: Fault = Fault::of(FaultKind::InvalidSocket);
+const CANCELLED: Fault = Fault::of(FaultKind::Cancelled);
+
+/// The outcome of an operation that gives no number.
+fn check(result: i32) -> Result<(), Fault> {
+    if result >= 0 { Ok(()) } else { Err(errno::fault(Errno::from_raw_os_error(-result))) }
+}
+
+impl Driver for IoUring {
+    fn kind(&self) -> DriverKind {
+        DriverKind::IoUring
+    }
+
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        options: &ListenOptions,
+    ) -> io::Result<(SocketKey, SocketAddr)> {
+        let (socket, bound) = unix_socket::listen(address, options, unix_socket::Mode::Blocking)?;
+        let listening = Listening {
+            token: None,
+            posted: 0,
+            held_back: 0,
+            detachable: options.detachable,
+            back_off_ms: accept::BACK_OFF_MIN_MS,
+        };
+        let socket = Socket::new(Descriptor::Plain(socket), Some(Box::new(listening)));
+        match self.sockets.insert(socket) {
+            Ok(key) => Ok((SocketKey(key), bound)),
+            Err(_) => Err(Errno::MFILE.into()),
+        }
+    }
+
+    fn submit(&mut self, token: Token, op: Op) {
+        match op {
+            Op::Receive { socket } => self.submit_receive(token, socket),
+            Op::Send { socket, batch } => self.submit_send(token, socket, batch),
+            Op::Shutdown { socket } => self.submit_shutdown(token, socket),
+            Op::Close { socket } => self.submit_close(token, socket),
+            Op::Accept { listener } => self.submit_accept(token, listener),
+            Op::Connect { address, options } => self.submit_connect(token, address, &options),
+        }
+    }
+
+    fn cancel(&mut self, socket: SocketKey, kind: OpKind) {
+        let Some(state) = self.open_socket(socket) else { return };
+        match kind {
+            OpKind::Receive if state.receiving == Receiving::Armed => {
+                state.receiving = Receiving::Cancelling;
+                // SAFETY: a cancel points at nothing.
+                unsafe { self.ring.push_unowed(&socket::cancel(Tag::Receive.with(socket.0))) };
+            }
+            OpKind::Receive => self.give_up_starved(socket),
+            OpKind::Send if state.batch.is_some() && !state.send_cancelled => {
+                state.send_cancelled = true;
+                // SAFETY: a cancel points at nothing.
+                unsafe { self.ring.push_unowed(&socket::cancel(Tag::Send.with(socket.0))) };
+            }
+            _ => {}
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let before = completions.len();
+        let mut deadline = None;
+        loop {
+            self.retry_accepts_if_due();
+            self.feed_starved();
+            let idle =
+                self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
+            let block = idle.then(|| self.patience(timeout, &mut deadline));
+            let woken = self.turn(block, completions)?;
+            let over = !idle || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            // What is left are completions of the driver's own doing, and its own timer.
+            if woken || over || completions.len() > before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn bytes(&self, lease: &Lease) -> &[u8] {
+        self.buffers.bytes(lease)
+    }
+
+    fn recycle(&mut self, lease: Lease) {
+        self.buffers.recycle(lease);
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn detach(&mut self, socket: SocketKey) -> Option<Detached> {
+        let state = self.open_socket(socket)?;
+        if state.is_busy() || state.listening.is_some() {
+            return None;
+        }
+        let descriptor = match &state.descriptor {
+            Descriptor::Direct(slot) => {
+                let slot = *slot;
+                Some(self.install(slot).ok()?)
+            }
+            Descriptor::Plain(_) => None,
+        };
+        let state = self.sockets.remove(socket.0)?;
+        match (descriptor, state.descriptor) {
+            (Some(plain), Descriptor::Direct(slot)) => {
+                // SAFETY: a close points at nothing; the socket lives on in the plain descriptor.
+                unsafe { self.ring.push_unowed(&socket::close_direct(slot)) };
+                Some(Detached(DetachedSocket::Descriptor(plain)))
+            }
+            (_, Descriptor::Plain(plain)) => Some(Detached(DetachedSocket::Descriptor(plain))),
+            (None, Descriptor::Direct(_)) => unreachable!("installed above"),
+        }
+    }
+
+    fn adopt(&mut self, detached: Detached) -> Option<SocketKey> {
+        let DetachedSocket::Descriptor(fd) = detached.0 else { return None };
+        // Operations on a non-blocking socket would fail instead of waiting.
+        rustix::io::ioctl_fionbio(&fd, false).ok()?;
+        self.sockets.insert(Socket::new(Descriptor::Plain(fd), None)).ok().map(SocketKey)
+    }
+
+    fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    fn leases_out(&self) -> usize {
+        self.buffers.leases_out()
+    }
+}

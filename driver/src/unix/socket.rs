@@ -9,18 +9,29 @@ use rustix::{
 
 use crate::options::{ListenOptions, PortSharing, SocketOptions};
 
+/// Whether calls on the socket wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// They wait. io_uring needs this: on a non-blocking socket its operations fail instead of waiting.
+    Blocking,
+    /// They fail with `EAGAIN`.
+    NonBlocking,
+}
+
 /// Probes that may stay unanswered before a peer is taken for dead.
 const KEEP_ALIVE_PROBES: u32 = 6;
 
-fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+fn open(address: SocketAddr, mode: Mode) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
-    let socket = net::socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        Some(ipproto::TCP),
-    )?;
+    let socket = {
+        let non_blocking = match mode {
+            Mode::Blocking => SocketFlags::empty(),
+            Mode::NonBlocking => SocketFlags::NONBLOCK,
+        };
+        let flags = SocketFlags::CLOEXEC | non_blocking;
+        net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?
+    };
     #[cfg(not(any(
         target_os = "linux",
         target_os = "freebsd",
@@ -30,7 +41,7 @@ fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = {
         let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::empty(), Some(ipproto::TCP))?;
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&socket, true)?;
+        rustix::io::ioctl_fionbio(&socket, mode == Mode::NonBlocking)?;
         socket
     };
     Ok(socket)
@@ -61,9 +72,13 @@ fn set_options(socket: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// A listening socket, not blocking, closed on exec, and the address it is bound to.
-pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<(OwnedFd, SocketAddr)> {
-    let socket = open(address)?;
+/// A listening socket, closed on exec, and the address it is bound to.
+pub(crate) fn listen(
+    address: SocketAddr,
+    options: &ListenOptions,
+    mode: Mode,
+) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = open(address, mode)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
@@ -83,9 +98,9 @@ pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result
     Ok((socket, bound))
 }
 
-/// A socket that is ready to connect, not blocking, closed on exec.
-pub(crate) fn for_connect(address: SocketAddr, options: &SocketOptions) -> io::Result<OwnedFd> {
-    let socket = open(address)?;
+/// A socket that is ready to connect, closed on exec.
+pub(crate) fn for_connect(address: SocketAddr, options: &SocketOptions, mode: Mode) -> io::Result<OwnedFd> {
+    let socket = open(address, mode)?;
     set_options(&socket, options)?;
     Ok(socket)
 }

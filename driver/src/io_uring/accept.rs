@@ -1,0 +1,255 @@
+//! Accepting and connecting: how sockets come into the driver.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyport_core::{Fault, FaultKind, SlabKey};
+use io_uring::{opcode, types};
+use rustix::io::Errno;
+
+use super::{
+    ACCEPTS_POSTED, CANCELLED, INVALID, IoUring,
+    sockaddr::RawAddress,
+    socket::{Descriptor, Socket, close_direct},
+    tag::Tag,
+};
+use crate::{
+    options::SocketOptions,
+    types::{Accepted, Completion, Outcome, SocketKey, Token},
+    unix::{errno, socket as unix_socket},
+};
+
+/// First and last time that accepts are held back after a shortage.
+pub(super) const BACK_OFF_MIN_MS: u64 = 10;
+const BACK_OFF_MAX_MS: u64 = 500;
+
+/// One posted accept: the kernel writes the peer's address here.
+pub(super) struct Accepting {
+    listener: SocketKey,
+    peer: RawAddress,
+}
+
+/// One connect in flight: the kernel reads the address here.
+pub(super) struct Connecting {
+    token: Token,
+    socket: OwnedFd,
+    address: RawAddress,
+}
+
+impl IoUring {
+    // ---- accept ----
+
+    pub(super) fn submit_accept(&mut self, token: Token, key: SocketKey) {
+        match self.open_socket(key).and_then(|socket| socket.listening.as_mut()) {
+            Some(listening) if listening.token.is_none() => {
+                listening.token = Some(token);
+                for _ in 0..ACCEPTS_POSTED {
+                    self.post_accept(key);
+                }
+            }
+            _ => self.queue(token, Outcome::AcceptEnded(INVALID)),
+        }
+    }
+
+    fn post_accept(&mut self, listener: SocketKey) {
+        let accepting = Box::new(Accepting { listener, peer: RawAddress::empty() });
+        let slot = self.accepting.insert(accepting).ok().expect("as many slots as user data can name");
+        self.push_accept(slot);
+    }
+
+    /// Hands one accept to the kernel.
+    fn push_accept(&mut self, slot: SlabKey) {
+        let accepting = self.accepting.get_mut(slot).expect("the accept is there until its listener closes");
+        accepting.peer.reset();
+        let (address, len) = ((&raw mut accepting.peer.storage).cast(), &raw mut accepting.peer.len);
+        let listener = self.sockets.get_mut(accepting.listener.0).expect("a listener outlives its accepts");
+        let Descriptor::Plain(fd) = &listener.descriptor else {
+            unreachable!("listeners are plain descriptors")
+        };
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        let accept = opcode::Accept::new(types::Fd(fd.as_raw_fd()), address, len);
+        let accept = if listening.detachable {
+            accept.flags(libc::SOCK_CLOEXEC)
+        } else {
+            accept.file_index(Some(types::DestinationSlot::auto_target()))
+        };
+        let entry = accept.build().user_data(Tag::Accept.with(slot));
+        listening.posted += 1;
+        // SAFETY: address and length lie in a box of the slab that is removed only after this accept's
+        // completion.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    pub(super) fn accepted(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
+        let accepting = self.accepting.get_mut(slot).expect("an accept completed that was posted");
+        let (key, peer) = (accepting.listener, accepting.peer.address());
+        let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
+        let closing = listener.closing;
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        listening.posted -= 1;
+        let token = listening.token.expect("accepts are posted for a submitted accept");
+        let descriptor = (result >= 0).then(|| {
+            if listening.detachable {
+                // SAFETY: the kernel has just made this descriptor for us.
+                Descriptor::Plain(unsafe { OwnedFd::from_raw_fd(result) })
+            } else {
+                Descriptor::Direct(result.cast_unsigned())
+            }
+        });
+        let shortage = match Errno::from_raw_os_error(-result) {
+            _ if let Some(descriptor) = descriptor => self.take_in(token, descriptor, peer, out).err(),
+            // The peer went away while it waited, or the call was interrupted: the next, please.
+            Errno::CONNABORTED | Errno::INTR | Errno::AGAIN | Errno::PROTO => None,
+            Errno::CANCELED if closing => None,
+            // Whatever else it is, accepting goes on after a while (R12).
+            other => Some(errno::fault(other)),
+        };
+        if closing {
+            self.accepting.remove(slot);
+            return self.finish_close(key);
+        }
+        match shortage {
+            None => {
+                if result >= 0 {
+                    self.end_back_off(key);
+                }
+                self.push_accept(slot);
+            }
+            Some(fault) => {
+                self.accepting.remove(slot);
+                self.hold_back(key, fault, out);
+            }
+        }
+    }
+
+    /// Gives an accepted connection a slot.
+    fn take_in(
+        &mut self,
+        token: Token,
+        descriptor: Descriptor,
+        peer: SocketAddr,
+        out: &mut Vec<Completion>,
+    ) -> Result<(), Fault> {
+        match self.sockets.insert(Socket::new(descriptor, None)) {
+            Ok(key) => {
+                let accepted = Accepted { socket: SocketKey(key), peer };
+                out.push(Completion { token, outcome: Outcome::Accepted(accepted) });
+                Ok(())
+            }
+            Err(socket) => {
+                if let Descriptor::Direct(slot) = socket.descriptor {
+                    // SAFETY: a close points at nothing, and nobody else knows this slot.
+                    unsafe { self.ring.push_unowed(&close_direct(slot)) };
+                }
+                Err(Fault::of(FaultKind::NoDescriptors))
+            }
+        }
+    }
+
+    /// A shortage: this accept is posted again after a while, or when a socket closes. One report a while.
+    fn hold_back(&mut self, key: SocketKey, fault: Fault, out: &mut Vec<Completion>) {
+        let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        listening.held_back += 1;
+        if self.held_back.contains(&key) {
+            return;
+        }
+        let token = listening.token.expect("accepts are posted for a submitted accept");
+        let pause = Duration::from_millis(listening.back_off_ms);
+        listening.back_off_ms = (listening.back_off_ms * 2).min(BACK_OFF_MAX_MS);
+        self.held_back.push(key);
+        let at = Instant::now() + pause;
+        self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
+        out.push(Completion { token, outcome: Outcome::AcceptFaulted(fault) });
+    }
+
+    fn end_back_off(&mut self, key: SocketKey) {
+        if let Some(listening) = self.sockets.get_mut(key.0).and_then(|socket| socket.listening.as_mut()) {
+            listening.back_off_ms = BACK_OFF_MIN_MS;
+        }
+    }
+
+    pub(super) fn retry_accepts_if_due(&mut self) {
+        if self.retry_at.is_some_and(|at| Instant::now() >= at) {
+            self.retry_accepts();
+        }
+    }
+
+    /// Posts all accepts that were held back.
+    pub(super) fn retry_accepts(&mut self) {
+        if self.held_back.is_empty() {
+            return;
+        }
+        self.retry_at = None;
+        for key in std::mem::take(&mut self.held_back) {
+            let Some(listening) = self.open_socket(key).and_then(|socket| socket.listening.as_mut()) else {
+                continue;
+            };
+            for _ in 0..std::mem::take(&mut listening.held_back) {
+                self.post_accept(key);
+            }
+        }
+    }
+
+    // ---- connect ----
+
+    pub(super) fn submit_connect(&mut self, token: Token, address: SocketAddr, options: &SocketOptions) {
+        let socket = match unix_socket::for_connect(address, options, unix_socket::Mode::Blocking) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let fault = errno::fault(unix_socket::errno_of(&error));
+                return self.queue(token, Outcome::Connected(Err(fault)));
+            }
+        };
+        let connecting = Box::new(Connecting { token, socket, address: RawAddress::of(address) });
+        let Ok(slot) = self.connecting.insert(connecting) else {
+            return self.queue(token, Outcome::Connected(Err(Fault::of(FaultKind::NoDescriptors))));
+        };
+        let connecting = self.connecting.get_mut(slot).expect("inserted above");
+        let address = (&raw const connecting.address.storage).cast();
+        let entry =
+            opcode::Connect::new(types::Fd(connecting.socket.as_raw_fd()), address, connecting.address.len)
+                .build()
+                .user_data(Tag::Connect.with(slot));
+        // SAFETY: the address lies in a box of the slab that is removed only after this completion.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    pub(super) fn connected(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
+        let connecting = self.connecting.remove(slot).expect("a connect completed that was in flight");
+        let Connecting { token, socket, .. } = *connecting;
+        let outcome = match Errno::from_raw_os_error(-result) {
+            _ if result >= 0 => match self.sockets.insert(Socket::new(Descriptor::Plain(socket), None)) {
+                Ok(key) => Ok(SocketKey(key)),
+                Err(_) => Err(Fault::of(FaultKind::NoDescriptors)),
+            },
+            Errno::CANCELED => Err(CANCELLED),
+            other => Err(errno::fault(other)),
+        };
+        out.push(Completion { token, outcome: Outcome::Connected(outcome) });
+    }
+
+    // ---- moving ----
+
+    /// A plain descriptor for a slot of the ring's table. Waits for the kernel: moving is rare.
+    pub(super) fn install(&mut self, slot: u32) -> Result<OwnedFd, Errno> {
+        let entry =
+            opcode::FixedFdInstall::new(types::Fixed(slot), 0).build().user_data(Tag::Install.plain());
+        // SAFETY: the entry points at nothing.
+        unsafe { self.ring.push(&entry) };
+        loop {
+            self.ring.flush_and_wait(None).map_err(|error| unix_socket::errno_of(&error))?;
+            if let Some(result) = self.ring.pick(Tag::Install.plain()) {
+                self.ring.settle();
+                if result < 0 {
+                    return Err(Errno::from_raw_os_error(-result));
+                }
+                // SAFETY: the kernel has just made this descriptor for us.
+                return Ok(unsafe { OwnedFd::from_raw_fd(result) });
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the driver keeps of each socket.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyport_core::SendBatch;
+use io_uring::{opcode, squeue, types};
+
+use super::{buffers, tag::Tag};
+use crate::types::{SocketKey, Token};
+
+/// Most pieces handed to the kernel in one send; the rest of a batch follows when they are sent.
+const PIECES_MAX: usize = 256;
+
+/// A descriptor of the process, or a slot of the ring's own table, which the limit on open files does not count.
+pub(super) enum Descriptor {
+    Direct(u32),
+    Plain(OwnedFd),
+}
+
+/// Builds an operation for either kind of descriptor.
+macro_rules! on {
+    ($descriptor:expr, |$fd:ident| $build:expr) => {
+        match $descriptor {
+            Descriptor::Direct(slot) => {
+                let $fd = types::Fixed(*slot);
+                $build
+            }
+            Descriptor::Plain(fd) => {
+                let $fd = types::Fd(fd.as_raw_fd());
+                $build
+            }
+        }
+    };
+}
+
+/// Where a receive is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receiving {
+    /// None in flight.
+    Idle,
+    /// The kernel has it.
+    Armed,
+    /// The kernel has it and has been asked to give it up.
+    Cancelling,
+    /// It waits for a buffer to come back.
+    Starved,
+}
+
+/// Header and pieces of a gathered send, at an address that stays.
+pub(super) struct Gather {
+    header: libc::msghdr,
+    pieces: Vec<libc::iovec>,
+}
+
+/// A listener's part.
+pub(super) struct Listening {
+    /// The accept operation, once submitted.
+    pub(super) token: Option<Token>,
+    /// Accepts that the kernel has.
+    pub(super) posted: usize,
+    /// Accepts that are not posted because of a shortage.
+    pub(super) held_back: usize,
+    /// Accepted sockets are plain descriptors, which can leave the driver.
+    pub(super) detachable: bool,
+    /// How long to hold back after the next shortage, in milliseconds.
+    pub(super) back_off_ms: u64,
+}
+
+/// One socket. A slot is freed only when nothing is in flight on it.
+pub(super) struct Socket {
+    pub(super) descriptor: Descriptor,
+    pub(super) receiving: Receiving,
+    pub(super) closing: bool,
+    pub(super) send_cancelled: bool,
+    pub(super) shutting_down: bool,
+    pub(super) receive_token: Token,
+    pub(super) send_token: Token,
+    pub(super) shutdown_token: Token,
+    pub(super) close_token: Token,
+    /// The batch in flight: the kernel reads from it until its completion.
+    pub(super) batch: Option<Box<SendBatch>>,
+    pub(super) gather: Option<Box<Gather>>,
+    pub(super) listening: Option<Box<Listening>>,
+}
+
+impl Socket {
+    pub(super) fn new(descriptor: Descriptor, listening: Option<Box<Listening>>) -> Self {
+        Self {
+            descriptor,
+            receiving: Receiving::Idle,
+            closing: false,
+            send_cancelled: false,
+            shutting_down: false,
+            receive_token: Token(0),
+            send_token: Token(0),
+            shutdown_token: Token(0),
+            close_token: Token(0),
+            batch: None,
+            gather: None,
+            listening,
+        }
+    }
+
+    /// True if the kernel or the driver still has an operation on it, close aside.
+    pub(super) fn is_busy(&self) -> bool {
+        self.receiving != Receiving::Idle
+            || self.batch.is_some()
+            || self.shutting_down
+            || self.listening.as_ref().is_some_and(|listening| listening.posted > 0)
+    }
+
+    pub(super) fn receive(&self, key: SocketKey) -> squeue::Entry {
+        on!(&self.descriptor, |fd| opcode::RecvMulti::new(fd, buffers::GROUP).build())
+            .user_data(Tag::Receive.with(key.0))
+    }
+
+    /// A send of what remains of the batch in flight.
+    pub(super) fn send(&mut self, key: SocketKey) -> squeue::Entry {
+        let batch = self.batch.as_deref().expect("a batch is in flight");
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        // One piece goes as SEND, which costs the kernel less than a gathered one.
+        let entry = if let Some(piece) = batch.single() {
+            let len = piece.len().min(i32::MAX as usize) as u32;
+            on!(&self.descriptor, |fd| opcode::Send::new(fd, piece.as_ptr(), len).flags(flags).build())
+        } else {
+            let gather = self.gather.get_or_insert_with(|| {
+                // SAFETY: `msghdr` is integers and pointers, for which zeros are valid.
+                let header = unsafe { std::mem::zeroed() };
+                Box::new(Gather { header, pieces: Vec::new() })
+            });
+            gather.pieces.clear();
+            gather.pieces.extend(batch.slices().take(PIECES_MAX).map(|piece| libc::iovec {
+                iov_base: piece.as_ptr().cast_mut().cast(),
+                iov_len: piece.len(),
+            }));
+            gather.header.msg_iov = gather.pieces.as_mut_ptr();
+            gather.header.msg_iovlen = gather.pieces.len();
+            let header = &raw const gather.header;
+            on!(&self.descriptor, |fd| opcode::SendMsg::new(fd, header).flags(flags as u32).build())
+        };
+        entry.user_data(Tag::Send.with(key.0))
+    }
+
+    pub(super) fn shutdown(&self, key: SocketKey) -> squeue::Entry {
+        on!(&self.descriptor, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build())
+            .user_data(Tag::Shutdown.with(key.0))
+    }
+
+    /// A request that ends everything the kernel has on this socket.
+    pub(super) fn cancel_all(&self) -> squeue::Entry {
+        let builder = on!(&self.descriptor, |fd| types::CancelBuilder::fd(fd)).all();
+        opcode::AsyncCancel2::new(builder)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(Tag::Ignored.plain())
+    }
+}
+
+/// A request that ends the operation with this user data.
+pub(super) fn cancel(user_data: u64) -> squeue::Entry {
+    opcode::AsyncCancel2::new(types::CancelBuilder::user_data(user_data))
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(Tag::Ignored.plain())
+}
+
+/// A request that frees a slot of the ring's table.
+pub(super) fn close_direct(slot: u32) -> squeue::Entry {
+    opcode::Close::new(types::Fixed(slot))
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(Tag::Ignored.plain())
+}

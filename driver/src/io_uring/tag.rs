@@ -1,0 +1,71 @@
+//! What a completion is about, packed into its 64 bits of user data: kind (8), index (24), generation (32).
+
+use anyport_core::SlabKey;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Tag {
+    /// A request of our own whose outcome does not matter.
+    Ignored = 0,
+    /// Receive on the socket of this key.
+    Receive = 1,
+    /// Send on the socket of this key.
+    Send = 2,
+    /// Shutdown of the socket of this key.
+    Shutdown = 3,
+    /// One posted accept.
+    Accept = 4,
+    /// One connect.
+    Connect = 5,
+    /// The eventfd of the waker.
+    Wake = 6,
+    /// A slot of the ring's table made into a plain descriptor.
+    Install = 7,
+}
+
+/// Most slots of a table that user data can name.
+pub(super) const INDEX_MAX: u32 = 1 << 24;
+
+impl Tag {
+    pub(super) fn with(self, key: SlabKey) -> u64 {
+        debug_assert!(key.index < INDEX_MAX);
+        (self as u64) << 56 | u64::from(key.index) << 32 | u64::from(key.generation)
+    }
+
+    pub(super) fn plain(self) -> u64 {
+        (self as u64) << 56
+    }
+
+    /// # Panics
+    /// If the user data is none of ours.
+    pub(super) fn parse(user_data: u64) -> (Self, SlabKey) {
+        let tag = match (user_data >> 56) as u8 {
+            0 => Self::Ignored,
+            1 => Self::Receive,
+            2 => Self::Send,
+            3 => Self::Shutdown,
+            4 => Self::Accept,
+            5 => Self::Connect,
+            6 => Self::Wake,
+            7 => Self::Install,
+            other => panic!("a completion with unknown user data kind {other}"),
+        };
+        let index = (user_data >> 32) as u32 & (INDEX_MAX - 1);
+        (tag, SlabKey { index, generation: user_data as u32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_and_keys_survive_packing() {
+        let key = SlabKey { index: INDEX_MAX - 1, generation: u32::MAX };
+        for tag in
+            [Tag::Ignored, Tag::Receive, Tag::Send, Tag::Shutdown, Tag::Accept, Tag::Connect, Tag::Wake]
+        {
+            assert_eq!(Tag::parse(tag.with(key)), (tag, key));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What there is to know and to set about the machine: limits, processors, the kernel's own switches.
+
+use std::io;
+
+/// The limit on open files of this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenFiles {
+    /// What holds now; `None` is unlimited.
+    pub soft: Option<u64>,
+    /// To what it may be raised without privilege.
+    pub hard: Option<u64>,
+}
+
+/// The limit on open files.
+#[cfg(unix)]
+pub fn open_files() -> OpenFiles {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    OpenFiles { soft: limit.current, hard: limit.maximum }
+}
+
+/// Raises the limit on open files as far as the system lets this process; gives what holds now. Servers do
+/// this because the usual soft limit of 1,024 is one for programs that use `select`.
+#[cfg(unix)]
+pub fn raise_open_files() -> OpenFiles {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where the system refuses (macOS, with an unlimited maximum), the soft limit stays as it is.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    open_files()
+}
+
+/// Binds the calling thread to one processor.
+///
+/// # Errors
+/// If the processor does not exist or is not among those allowed to the process, or the OS cannot bind.
+#[cfg(target_os = "linux")]
+pub fn pin_thread(processor: usize) -> io::Result<()> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    if processor >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such processor"));
+    }
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set)?;
+    Ok(())
+}
+
+/// Binds the calling thread to one processor: not offered by this OS.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn pin_thread(_processor: usize) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this OS does not bind threads to processors"))
+}
+
+/// Processors that this process may run on, in order.
+#[cfg(target_os = "linux")]
+pub fn processors() -> Vec<usize> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    match sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect(),
+        Err(_) => (0..count()).collect(),
+    }
+}
+
+/// Processors that this process may run on, in order.
+#[cfg(not(target_os = "linux"))]
+pub fn processors() -> Vec<usize> {
+    (0..count()).collect()
+}
+
+fn count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Name and release of the operating system.
+#[cfg(unix)]
+pub fn system() -> String {
+    let uname = rustix::system::uname();
+    format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy())
+}
+
+/// What `kernel.io_uring_disabled` says: 0 lets everyone use io_uring, 1 the privileged, 2 nobody. `None` where
+/// the kernel has no such switch.
+#[cfg(target_os = "linux")]
+pub fn io_uring_disabled() -> Option<u8> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
