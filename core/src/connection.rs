@@ -177,12 +177,12 @@ impl Connection {
         self.mark_pressure(marks)
     }
 
-    /// Queues bytes that other connections may share, without a copy.
+    /// Queues bytes that other connections may share; only small ones are copied.
     pub fn send_shared(&mut self, bytes: Arc<[u8]>, marks: &SendMarks, pool: &mut ChunkPool) -> Sent {
         if let Err(refusal) = self.admit(bytes.len(), marks) {
             return Sent::Refused(refusal);
         }
-        self.pending.get_or_insert_with(|| pool.take()).append_shared(bytes);
+        self.pending.get_or_insert_with(|| pool.take()).append_shared(bytes, pool);
         self.mark_pressure(marks)
     }
 
@@ -350,7 +350,7 @@ impl Connection {
     #[inline]
     pub fn poll_action(&mut self, pool: &mut ChunkPool) -> Option<Action> {
         match self.state {
-            State::Open | State::Draining => self.poll_receive().or_else(|| self.poll_send()),
+            State::Open | State::Draining => self.poll_receive().or_else(|| self.poll_send(pool)),
             State::Closing => {
                 if let Some(batch) = self.pending.take() {
                     pool.give(batch);
@@ -392,13 +392,13 @@ impl Connection {
     }
 
     #[inline]
-    fn poll_send(&mut self) -> Option<Action> {
+    fn poll_send(&mut self, pool: &mut ChunkPool) -> Option<Action> {
         if !self.send_in_flight
             && let Some(batch) = self.pending.take()
         {
             if batch.is_empty() {
-                // Only empty messages were queued; the batch is kept for the next one.
-                self.pending = Some(batch);
+                // Only empty messages were queued: there is nothing to send, and an idle session holds no buffer.
+                pool.give(batch);
             } else {
                 self.send_in_flight = true;
                 self.in_flight_bytes = batch.len();

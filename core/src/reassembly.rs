@@ -28,7 +28,8 @@ impl Reassembly {
 
     /// The next whole frame, or `None` when the rest of the chunk holds none. `at` is the position in `chunk`.
     ///
-    /// `frame_size_max` holds for every codec by construction: what is kept of a cut frame never exceeds it.
+    /// `frame_size_max` holds for every codec by construction, and must be the same at every call: no frame is
+    /// larger, and what is kept of a cut one never exceeds it.
     pub fn next<'a>(
         &'a mut self,
         decoder: &mut impl Decode,
@@ -47,7 +48,7 @@ impl Reassembly {
             }
             return match decoder.decode(bytes)? {
                 Decoded::Frame { kind, body, consumed } => {
-                    let body = checked(bytes, body, consumed)?;
+                    let body = checked(bytes, body, consumed, frame_size_max)?;
                     *at += consumed;
                     Ok(Some(Frame { kind, body }))
                 }
@@ -73,13 +74,17 @@ impl Reassembly {
             if rest.is_empty() {
                 return Ok(None);
             }
+            let room = frame_size_max.saturating_sub(self.tail.len());
+            if room == 0 {
+                return Err(FrameError::TooLarge { size: self.tail.len() + 1, limit: frame_size_max });
+            }
             let step = if self.missing == 0 { STEP_BYTES } else { self.missing };
-            let step = step.min(rest.len());
+            let step = step.min(room).min(rest.len());
             self.tail.extend_from_slice(&rest[..step]);
             *at += step;
             match decoder.decode(&self.tail)? {
                 Decoded::Frame { kind, body, consumed } => {
-                    checked(&self.tail, body.clone(), consumed)?;
+                    checked(&self.tail, body.clone(), consumed, frame_size_max)?;
                     // What lies beyond the frame came from this chunk: decoding goes on there, in place.
                     let beyond = self.tail.len() - consumed;
                     if beyond > step {
@@ -89,13 +94,7 @@ impl Reassembly {
                     self.spent = true;
                     return Ok(Some(Frame { kind, body: &self.tail[body] }));
                 }
-                Decoded::NeedMore { missing } => {
-                    self.missing = missing;
-                    let size = self.tail.len();
-                    if size > frame_size_max {
-                        return Err(FrameError::TooLarge { size, limit: frame_size_max });
-                    }
-                }
+                Decoded::NeedMore { missing } => self.missing = missing,
             }
         }
     }
@@ -139,9 +138,17 @@ impl Reassembly {
 }
 
 /// A codec of the user's own may answer nonsense; it must cost its session, not the shard.
-fn checked(bytes: &[u8], body: std::ops::Range<usize>, consumed: usize) -> Result<&[u8], FrameError> {
+fn checked(
+    bytes: &[u8],
+    body: std::ops::Range<usize>,
+    consumed: usize,
+    frame_size_max: usize,
+) -> Result<&[u8], FrameError> {
     if consumed == 0 || consumed > bytes.len() {
         return Err(FrameError::Malformed("the decoder consumed no byte, or more than there are"));
+    }
+    if consumed > frame_size_max {
+        return Err(FrameError::TooLarge { size: consumed, limit: frame_size_max });
     }
     bytes[..consumed].get(body).ok_or(FrameError::Malformed("the decoder's body lies outside its frame"))
 }

@@ -18,6 +18,12 @@ const BATCHES_KEPT: usize = 16 << 10;
 const BLOCKS_KEPT: [usize; 2] = [512, 128];
 const TAILS_KEPT: usize = 4 << 10;
 
+/// Shared messages up to this size are copied: that costs less than a piece of its own in the gathered send,
+/// and a queue of small ones holds no block for each.
+const SHARED_COPIED_BYTES: usize = CHUNK_BYTES;
+/// Pieces for which a pooled batch keeps room.
+const PIECES_KEPT: usize = 64;
+
 /// What `send` answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sent {
@@ -72,7 +78,7 @@ impl SendBatch {
     /// A batch outside any pool, for tests and tools.
     pub fn of(bytes: &[u8]) -> Box<Self> {
         let mut batch = Box::new(Self::new());
-        batch.append_shared(bytes.into());
+        batch.push_shared(bytes.into());
         batch
     }
 
@@ -128,19 +134,34 @@ impl SendBatch {
         )
     }
 
-    /// Lets `write` append about `size` bytes to a chunk that has room for them.
+    /// Lets `write` append `size` bytes to a chunk that has room for them. Returns how many it did append.
+    ///
+    /// # Panics
+    /// If `write` shortens what was there: those are messages that were queued before.
     pub fn append(&mut self, size: usize, pool: &mut ChunkPool, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
         let chunk = self.chunk_with_room(size, pool);
-        let before = chunk.len();
-        write(chunk);
-        let written = chunk.len().saturating_sub(before);
+        let mut appending = Appending { kept: chunk.len(), chunk };
+        let before = appending.kept;
+        write(appending.chunk);
+        appending.kept = appending.chunk.len();
+        assert!(appending.kept >= before, "the encoder removed bytes that were queued before");
+        let written = appending.kept - before;
+        drop(appending);
         self.len += written;
         written
     }
 
-    /// Appends bytes that other batches may share, without a copy.
-    pub fn append_shared(&mut self, bytes: Arc<[u8]>) {
+    /// Appends bytes that other batches may share; only small ones are copied.
+    pub fn append_shared(&mut self, bytes: Arc<[u8]>, pool: &mut ChunkPool) {
+        if bytes.len() <= SHARED_COPIED_BYTES {
+            self.append(bytes.len(), pool, |out| out.extend_from_slice(&bytes));
+        } else {
+            self.push_shared(bytes);
+        }
+    }
+
+    fn push_shared(&mut self, bytes: Arc<[u8]>) {
         debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
         self.len += bytes.len();
         self.more.push(Segment::Shared(bytes));
@@ -148,18 +169,31 @@ impl SendBatch {
 
     fn chunk_with_room(&mut self, size: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {
         let room = match self.more.last() {
-            None => self.head.capacity() - self.head.len(),
-            Some(Segment::Owned(bytes)) => bytes.capacity() - bytes.len(),
-            Some(Segment::Shared(_)) => 0,
+            None => Some(self.head.capacity() - self.head.len()),
+            Some(Segment::Owned(bytes)) => Some(bytes.capacity() - bytes.len()),
+            Some(Segment::Shared(_)) => None,
         };
-        if room < size {
+        if room.is_none_or(|room| room < size) {
             self.more.push(Segment::Owned(pool.take_block(size)));
         }
         match self.more.last_mut() {
             None => &mut self.head,
             Some(Segment::Owned(bytes)) => bytes,
-            Some(Segment::Shared(_)) => unreachable!("an owned segment was pushed: a shared one has no room"),
+            Some(Segment::Shared(_)) => unreachable!("an owned segment was pushed behind the shared one"),
         }
+    }
+}
+
+/// A chunk that is being written to. What a panic cuts short is taken out again.
+struct Appending<'a> {
+    chunk: &'a mut Vec<u8>,
+    kept: usize,
+}
+
+impl Drop for Appending<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.chunk.truncate(self.kept);
     }
 }
 
@@ -209,7 +243,11 @@ impl ChunkPool {
                 }
             }
         }
-        if self.batches.len() < BATCHES_KEPT {
+        // An encoder that writes more than it said makes the chunk grow; such a batch is freed.
+        if self.batches.len() < BATCHES_KEPT && batch.head.capacity() == CHUNK_BYTES {
+            if batch.more.capacity() > PIECES_KEPT {
+                batch.more = Vec::new();
+            }
             batch.head.clear();
             batch.len = 0;
             batch.sent = 0;
@@ -287,7 +325,11 @@ mod tests {
         for (at, size) in [3, 2_000, 70_000, 5, 1, 9_000].into_iter().enumerate() {
             let bytes = vec![at as u8; size];
             all.extend_from_slice(&bytes);
-            if at == 3 { batch.append_shared(bytes.into()) } else { put(&mut batch, &mut pool, &bytes) }
+            if at == 2 || at == 3 {
+                batch.append_shared(bytes.into(), &mut pool);
+            } else {
+                put(&mut batch, &mut pool, &bytes);
+            }
         }
         assert_eq!(batch.len(), all.len());
         let mut at = 0;

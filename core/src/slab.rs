@@ -87,28 +87,30 @@ impl<T> Slab<T> {
     /// Puts a value into the slot that has rested longest, or into a new one. `None` when all
     /// `slots_max` slots are used or retired; the value is then not made.
     pub fn insert_with(&mut self, make: impl FnOnce(SlabKey) -> T) -> Option<SlabKey> {
-        let index = if self.free_head == NONE {
+        // `make` is called before anything changes: if it panics, no slot is lost.
+        if self.free_head == NONE {
             let index = self.entries.len() as u32;
             if index >= self.slots_max {
                 return None;
             }
-            self.entries.push(Entry { generation: 0, slot: Slot::Free { next: NONE } });
-            index
-        } else {
-            let index = self.free_head;
-            let Slot::Free { next } = self.entries[index as usize].slot else {
-                unreachable!("the free list led to slot {index}, which is not free");
-            };
-            self.free_head = next;
-            if next == NONE {
-                self.free_tail = NONE;
-            }
-            index
-        };
+            let key = SlabKey { index, generation: 1 };
+            let slot = Slot::Used(make(key));
+            self.entries.push(Entry { generation: key.generation, slot });
+            self.len += 1;
+            return Some(key);
+        }
+        let index = self.free_head;
         let entry = &mut self.entries[index as usize];
-        entry.generation += 1;
-        let key = SlabKey { index, generation: entry.generation };
+        let Slot::Free { next } = entry.slot else {
+            unreachable!("the free list led to slot {index}, which is not free");
+        };
+        let key = SlabKey { index, generation: entry.generation + 1 };
         entry.slot = Slot::Used(make(key));
+        entry.generation = key.generation;
+        self.free_head = next;
+        if next == NONE {
+            self.free_tail = NONE;
+        }
         self.len += 1;
         Some(key)
     }

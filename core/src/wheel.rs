@@ -79,7 +79,7 @@ impl<K: Copy> TimerWheel<K> {
         let differing = (deadline ^ self.now) | (SLOTS as u64 - 1);
         let level = (differing.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1);
         let shift = SLOT_BITS * level;
-        let farthest = (self.now >> shift) + SLOTS as u64 - 1;
+        let farthest = (self.now >> shift).saturating_add(SLOTS as u64 - 1);
         let slot = (deadline >> shift).min(farthest) as usize % SLOTS;
         self.levels[level as usize][slot].push(entry);
         self.occupied[level as usize] |= 1 << slot;
