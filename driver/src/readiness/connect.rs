@@ -42,7 +42,8 @@ impl Readiness {
         if !self.has_slot() {
             return Err(Fault::of(FaultKind::NoDescriptors));
         }
-        let fd = for_connect(address, options).map_err(|error| fault(errno_of(&error)))?;
+        let fd = for_connect(address, options, crate::unix::socket::Mode::NonBlocking)
+            .map_err(|error| fault(errno_of(&error)))?;
         match net::connect(&fd, &address) {
             Ok(()) => self.add(fd, Role::Stream, Interest::READABLE).map(Some),
             // An interrupted call goes on in the background as well. Watched only now: a socket that was

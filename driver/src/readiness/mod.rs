@@ -296,7 +296,8 @@ impl Driver for Readiness {
         if !self.has_slot() {
             return Err(Errno::MFILE.into());
         }
-        let (fd, bound) = crate::unix::socket::listen(address, options)?;
+        let (fd, bound) =
+            crate::unix::socket::listen(address, options, crate::unix::socket::Mode::NonBlocking)?;
         let role = Role::Listener(Box::default());
         let key = self.add(fd, role, Interest::READABLE).map_err(|fault| match fault.code {
             0 => Errno::MFILE.into(),
