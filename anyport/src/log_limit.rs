@@ -16,18 +16,25 @@ pub(crate) struct LogLimit {
 impl LogLimit {
     /// Logs the line, unless too many came before it.
     pub(crate) fn note(&mut self, now: Instant, line: impl FnOnce() -> String) {
+        if self.admits(now) {
+            log::warn!("{}", line());
+        }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
         if self.period_start.is_none_or(|start| now.saturating_duration_since(start) >= PERIOD) {
             if self.withheld > 0 {
                 log::warn!("{} lines like these were withheld", self.withheld);
             }
             *self = Self { period_start: Some(now), lines: 0, withheld: 0 };
         }
-        if self.lines < LINES_MAX {
+        let admitted = self.lines < LINES_MAX;
+        if admitted {
             self.lines += 1;
-            log::warn!("{}", line());
         } else {
             self.withheld += 1;
         }
+        admitted
     }
 }
 
@@ -39,18 +46,9 @@ mod tests {
     fn ten_lines_a_second_pass() {
         let mut limit = LogLimit::default();
         let start = Instant::now();
-        let mut made = 0;
-        for _ in 0..100 {
-            limit.note(start, || {
-                made += 1;
-                String::new()
-            });
-        }
-        assert_eq!((made, limit.withheld), (10, 90));
-        limit.note(start + PERIOD, || {
-            made += 1;
-            String::new()
-        });
-        assert_eq!((made, limit.withheld), (11, 0));
+        assert_eq!((0..100).filter(|_| limit.admits(start)).count(), 10);
+        assert_eq!(limit.withheld, 90);
+        assert!(limit.admits(start + PERIOD));
+        assert_eq!(limit.withheld, 0);
     }
 }

@@ -208,9 +208,10 @@ fn a_large_gathered_batch_goes_out_in_order_through_a_small_buffer() {
     let mut bench = Bench::with_options(small(), options);
     let (socket, mut peer) = bench.pair();
     let all = pattern(3 << 20);
+    let mut pool = anyport_core::ChunkPool::new();
     let mut batch = SendBatch::of(&all[..100]);
     for piece in all[100..].chunks(20_011) {
-        batch.append_shared(piece.into());
+        batch.append_shared(piece.into(), &mut pool);
     }
     bench.driver.submit(SEND, Op::Send { socket, batch });
     bench.assert_quiet();
