@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     logger::install(args.verbose);
     let outcome = match &args.command {
         Command::Serve { service: Serve::Echo(options) } => serve::echo(options),
-        Command::Bench { service: Bench::Echo(options) } => bench::echo(options, args.verbose),
+        Command::Bench { service: Bench::Echo(options) } => bench::echo(options),
         Command::Doctor { json } => doctor::run(*json),
     };
     exit::report(outcome)
