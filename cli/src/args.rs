@@ -162,7 +162,7 @@ pub(crate) struct Common {
 pub(crate) enum DriverName {
     /// The best that works here
     Auto,
-    /// Linux io_uring, or an error that says why not
+    /// Linux `io_uring`, or an error that says why not
     IoUring,
     /// epoll or kqueue
     Readiness,
@@ -206,7 +206,7 @@ impl From<SpreadName> for Spread {
 }
 
 /// A name as it is typed.
-pub(crate) fn typed(name: impl ValueEnum) -> String {
+pub(crate) fn typed(name: impl ValueEnum + Copy) -> String {
     name.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

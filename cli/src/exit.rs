@@ -44,3 +44,24 @@ pub(crate) fn report(outcome: Outcome) -> ExitCode {
     let _ = writeln!(io::stderr(), "error: {text}");
     code
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_without_permission_is_a_failure_that_says_what_to_do() {
+        let address = "0.0.0.0:80".parse().expect("an address");
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        match Failure::from(anyport::Error::Listen { address, source }) {
+            Failure::Run(text) => assert!(text.contains("0.0.0.0:80") && text.contains("1024 up"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_typed_wrongly_is_a_usage_error() {
+        let error = anyport::Error::Shards { shards: 300 };
+        assert!(matches!(Failure::from(error), Failure::Usage(_)));
+    }
+}

@@ -53,7 +53,8 @@ impl<C: Codec> Handler for Echo<C> {
 }
 
 fn run<C: Codec>(options: &ServeEcho, codec: C) -> Outcome {
-    let server = Server::bind(&options.listen, codec.clone()).limits(limits(options, codec.frame_size_max()));
+    let limits = limits(options, codec.frame_size_max());
+    let server = Server::bind(&options.listen, codec).limits(limits);
     let mut engine = Engine::new()?
         .driver(options.common.driver.into())
         .driver_config(driver_config(options.sessions_max))

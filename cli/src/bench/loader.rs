@@ -168,11 +168,11 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl<C: Codec> Loader<C> {
-    pub(crate) fn new(shard: usize, shared: Arc<Shared>, events: Sender<Event>) -> Self {
-        let plan = shared.plan;
+    pub(crate) fn new(shard: usize, run: Arc<Shared>, events: Sender<Event>) -> Self {
+        let plan = run.plan;
         Self {
             shard,
-            shared,
+            shared: run,
             events,
             links: Vec::new(),
             timetable: None,
@@ -212,13 +212,13 @@ impl<C: Codec> Loader<C> {
                 });
             }
             Pace::Open { rate } => {
-                let share = Share {
+                let part = Share {
                     shard: self.shard as u64,
                     shards: self.shared.plan.threads,
                     connections: self.links.len() as u64,
                     connections_total: self.shared.plan.connections,
                 };
-                self.timetable = Some(Timetable::new(rate, share));
+                self.timetable = Some(Timetable::new(rate, part));
                 self.deal(shard);
             }
         }
@@ -253,8 +253,8 @@ impl<C: Codec> Loader<C> {
     fn send(&mut self, session: &mut Session<Self>, at_ns: u64) -> bool {
         let size = self.shared.plan.size;
         let link = session.state();
-        let (start, message) = (link.start, link.sent);
-        let body = self.shared.pattern.slice(start, message * size as u64, size);
+        let (place, message) = (link.start, link.sent);
+        let body = self.shared.pattern.slice(place, message * size as u64, size);
         if let Sent::Refused(_) = session.send_kind(message as u16, body) {
             return false;
         }

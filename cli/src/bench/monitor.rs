@@ -12,7 +12,7 @@ use anyport::{Client, Codec, Engine, FaultKind, Remote, Running, Shard, Stop};
 
 use super::{
     loader::{Event, Loader, Mistake, Shared, Wrong},
-    plan::Plan,
+    plan::{Pace, Plan},
     progress::Progress,
     spawn::processors,
     tally::Tally,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long all connections together may take to open.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
+const CONNECT_PATIENCE: Duration = Duration::from_mins(1);
 /// How long after its end a run may go on sending what was due, and then wait for what is outstanding.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an interrupted run waits for what is outstanding.
@@ -121,7 +121,13 @@ impl<C: Codec> Run<C> {
         let now = !matches!(waited, Waited::Until);
         let end = Instant::now().saturating_duration_since(start).min(plan.end());
         self.each_shard(move |loader, shard| loader.finish(shard, now));
-        let tally = self.collect(if cut_short { INTERRUPTED_PATIENCE } else { FLUSH_PATIENCE })?;
+        let open = matches!(plan.pace, Pace::Open { .. });
+        let tally = self.collect(match (cut_short, open) {
+            (true, _) => [Duration::ZERO, INTERRUPTED_PATIENCE, REPORT_PATIENCE],
+            (_, true) => [FLUSH_PATIENCE, FLUSH_PATIENCE, REPORT_PATIENCE],
+            // A closed loop sends nothing after its end: there is nothing to flush.
+            (_, false) => [Duration::ZERO, FLUSH_PATIENCE, REPORT_PATIENCE],
+        })?;
         let (driver, _) = self.running.driver();
         Ok(Some(Ended {
             tally,
@@ -220,10 +226,10 @@ impl<C: Codec> Run<C> {
     }
 
     /// Gathers every shard's tally. Those that take too long are told to stop sending, then to give up.
-    fn collect(&mut self, patience: Duration) -> Outcome<Tally> {
+    fn collect(&mut self, patience: [Duration; 3]) -> Outcome<Tally> {
         let mut sum = Tally::new();
         let mut missing = self.remote.shards();
-        for (step, patience) in [patience, patience, REPORT_PATIENCE].into_iter().enumerate() {
+        for (step, patience) in patience.into_iter().enumerate() {
             let deadline = Instant::now() + patience;
             while missing > 0 && Instant::now() < deadline {
                 if let Waited::Finished(tally) = self.wait(deadline)? {
@@ -235,8 +241,8 @@ impl<C: Codec> Run<C> {
                 return Ok(sum);
             }
             match step {
-                0 => self.each_shard(|loader, shard| loader.stop_sending(shard)),
-                _ => self.each_shard(|loader, shard| loader.give_up(shard)),
+                0 => self.each_shard(Loader::stop_sending),
+                _ => self.each_shard(Loader::give_up),
             }
         }
         Err(Failure::Run("the loader's threads do not answer; this is a bug".to_owned()))

@@ -4,6 +4,12 @@
 //! each connection sends its own in order. So a connection that is behind knows when its next message was due
 //! without keeping a queue of what is owed, and does not hold up the others.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "times and counts of a run lie far below 2^53"
+)]
+
 /// Messages that one turn makes due at most, so that answers are read in between.
 pub(crate) const DUE_PER_TURN: u64 = 16 << 10;
 

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Most bytes in flight over all connections: they are in the memory of both sides.
-const IN_FLIGHT_BYTES_MAX: u64 = 1 << 30;
+const IN_FLIGHT_BYTES_MAX: u64 = 512 << 20;
 /// Most messages in flight over all connections.
 const IN_FLIGHT_MESSAGES_MAX: u64 = 4 << 20;
 /// Messages in flight that an open loop allows on one connection, if bytes allow it; what is due beyond waits.
@@ -65,7 +65,7 @@ impl Plan {
         };
         if window * each_message > IN_FLIGHT_BYTES_MAX {
             return usage(format!(
-                "{connections} connections of {window} messages of {size} bytes are more than 1 GiB in flight: \
+                "{connections} connections of {window} messages of {size} bytes are more than 512 MiB in flight: \
                  choose fewer"
             ));
         }
@@ -80,9 +80,10 @@ impl Plan {
     }
 
     /// Limits of the loader: all that may be in flight fits the send queue, and reading never pauses, because
-    /// the server stops reading while its own answers are not taken.
+    /// the server stops reading while its own answers are not taken. Twice over, because what was sent together
+    /// leaves the queue together: its first messages may be answered, and replaced, before its last byte is taken.
     pub(crate) fn limits(&self) -> Limits {
-        let queue = (self.window * (self.size as u64 + FRAMING_BYTES)) as usize;
+        let queue = 2 * (self.window * (self.size as u64 + FRAMING_BYTES)) as usize;
         Limits {
             drain_deadline: Duration::from_secs(5),
             send: SendMarks { high_water_bytes: queue, low_water_bytes: queue, queue_max_bytes: queue },

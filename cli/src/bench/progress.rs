@@ -1,5 +1,11 @@
 //! A line a second on standard error while a run goes on.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates are shown to a few digits, and are not negative"
+)]
+
 use std::{
     io::{self, IsTerminal, Write},
     time::{Duration, Instant},

@@ -1,5 +1,11 @@
 //! The result, for a person or a program. The help of `bench echo` lists the fields.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "numbers are shown to a few digits, and are not negative"
+)]
+
 use serde_json::{Value, json};
 
 use super::{monitor::Ended, plan::Pace};

@@ -44,13 +44,11 @@ impl Spawned {
                 return Err(fail(error.to_string()));
             }
         };
-        match listening(&lines) {
-            Some(address) => Ok(Self { child, lines, address }),
-            None => {
-                end(&mut child);
-                Err(fail("it did not say where it listens; its own message is above".to_owned()))
-            }
-        }
+        let Some(address) = listening(&lines) else {
+            end(&mut child);
+            return Err(fail("it did not say where it listens; its own message is above".to_owned()));
+        };
+        Ok(Self { child, lines, address })
     }
 
     /// Drains the server and waits for its end.
