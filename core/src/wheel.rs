@@ -102,7 +102,10 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     /// Moves time to `now` and appends the keys that are due to `fired`, in the order of their ticks.
+    ///
+    /// Time never goes back: a `now` that has passed counts as the present one.
     pub fn advance(&mut self, now: u64, fired: &mut Vec<K>) {
+        let now = now.max(self.now);
         while let Some(tick) = self.next_tick() {
             if tick > now {
                 break;
@@ -131,7 +134,7 @@ impl<K: Copy> TimerWheel<K> {
                 }
             }
         }
-        self.now = self.now.max(now);
+        self.now = now;
     }
 }
 
