@@ -8,7 +8,7 @@ use std::{
 
 use anyport_core::{
     Action, ChunkPool, Codec, Connection, Encode, Frame, Lines, Reassembly, SendMarks, Sent, SizeKind,
-    TimerWheel, connection::ReceiveEnd,
+    TimerWheel, connection::ReceiveEnd, send,
 };
 
 const MESSAGES: usize = 1_000_000;
@@ -123,6 +123,25 @@ fn sending_allocates_nothing_at_steady_state() {
         };
         run(1_000);
         assert_eq!(allocations(|| run(MESSAGES / 2)), 0);
+    }
+}
+
+#[test]
+fn a_message_that_just_does_not_fit_a_chunk_makes_none_grow() {
+    let (mut pool, mut run) = (ChunkPool::new(), Vec::with_capacity(2));
+    let mut fill = |chunk: usize, first: usize| {
+        let mut batch = pool.take();
+        // The head is filled when a block is asked for.
+        for size in [send::CHUNK_BYTES, first, chunk - first, chunk - first + 1] {
+            batch.append(size, &mut pool, |out| out.resize(out.len() + size, 7));
+        }
+        run.push(batch);
+        pool.give(run.pop().expect("pushed above"));
+    };
+    for chunk in send::BLOCK_BYTES {
+        fill(chunk, 2);
+        let count = allocations(|| (2..1_000).for_each(|first| fill(chunk, first)));
+        assert_eq!(count, 0, "blocks of {chunk}");
     }
 }
 

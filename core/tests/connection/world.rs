@@ -409,6 +409,7 @@ impl World {
                 assert!(!self.in_flight.connect, "there is no socket to close yet");
                 if state == State::Draining {
                     assert!(self.oracle.end_of_stream && self.oracle_queued() == 0, "closed too early");
+                    assert!(!self.in_flight.shutdown, "closed before our own end went out");
                     self.oracle.state = State::Closing;
                 } else {
                     assert_eq!(state, State::Closing);
