@@ -1,1 +1,68 @@
-//! Under construction.
+//! A session server engine on completion I/O.
+//!
+//! You write a [`Handler`]: what happens when a session opens, when a frame arrives, when it closes. The engine
+//! does everything between the kernel and that: io_uring where it is allowed, epoll or kqueue elsewhere, one
+//! shard a processor, framing, send queues that gather, limits, backpressure, drain, counters.
+//!
+//! ```no_run
+//! use anyport::prelude::*;
+//!
+//! struct Echo;
+//! impl Handler for Echo {
+//!     type State = ();
+//!     type Codec = Raw;
+//!     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) { session.send(&frame); }
+//! }
+//! fn main() -> anyport::Result<()> {
+//!     Engine::new()?.serve(Server::bind("0.0.0.0:7000", Raw), |_shard| Echo)?.run()
+//! }
+//! ```
+//!
+//! | to | look at |
+//! |---|---|
+//! | answer events | [`Handler`], [`Session`], [`Shard`] |
+//! | frame messages | [`Raw`], [`Lines`], [`SizeKind`], or your own [`Codec`] |
+//! | allow and forbid | [`Limits`], [`SendMarks`], [`SocketOptions`] |
+//! | know why a session ended | [`CloseReason`], [`Counters`] |
+//! | reach a session from another thread | [`Remote`] |
+//! | start and stop | [`Engine`], [`Running`], [`Stop`] |
+
+#![forbid(unsafe_code)]
+
+mod counters;
+pub mod doctor;
+mod engine;
+mod error;
+mod handler;
+mod log_limit;
+mod remote;
+mod service;
+mod service_shard;
+mod session;
+mod shard_loop;
+#[cfg(feature = "signals")]
+mod signals;
+mod stop;
+
+pub use anyport_core::{
+    Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultKind, Frame, FrameError, Limits, Lines,
+    Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,
+};
+pub use anyport_driver::{DriverChoice, DriverConfig, DriverKind, SocketOptions};
+
+pub use counters::Counters;
+pub use engine::{Engine, Running, Spread};
+pub use error::{Error, Result};
+pub use handler::{ConnectFailure, Handler, Pressure, TimerKey};
+pub use remote::Remote;
+pub use service::{Client, Server, ServiceKind};
+pub use session::{Session, Shard};
+pub use stop::Stop;
+
+/// What most handlers need.
+pub mod prelude {
+    pub use crate::{
+        Client, CloseReason, Engine, Frame, Handler, Limits, Lines, Pressure, Raw, Sent, Server, Session,
+        SessionId, Shard, SizeKind, TimerKey,
+    };
+}

@@ -137,6 +137,12 @@ impl Connection {
         self.state == State::Open
     }
 
+    /// True while the handler takes frames: open, not paused, and not under pressure if that pauses reading.
+    #[inline]
+    pub fn wants_frames(&self) -> bool {
+        self.state == State::Open && !(self.paused || self.pressure && self.pause_under_pressure)
+    }
+
     /// The first cause of its end, once there is one.
     pub fn reason(&self) -> Option<CloseReason> {
         self.reason
@@ -202,7 +208,7 @@ impl Connection {
         }
     }
 
-    /// Stops or resumes reading. Frames received already are still delivered.
+    /// Stops or resumes reading.
     pub fn pause(&mut self, paused: bool) {
         self.paused = paused;
     }
@@ -241,27 +247,38 @@ impl Connection {
         }
     }
 
-    /// Bytes arrived. True when they should be decoded and given to the handler.
+    /// Bytes arrived. True unless they are to be discarded: when frames are wanted
+    /// ([`wants_frames`](Self::wants_frames)) they go to the handler, else they are kept until then.
     #[inline]
     pub fn handle_received(&mut self) -> bool {
         assert!(self.receive_armed, "bytes without a receive in flight");
         self.state == State::Open
     }
 
-    /// The receive operation came to its end.
-    pub fn handle_receive_ended(&mut self, end: ReceiveEnd) {
+    /// The receive operation came to its end. `undelivered` tells that bytes received before it are still kept:
+    /// the peer's end of stream then takes effect with [`handle_delivered`](Self::handle_delivered).
+    pub fn handle_receive_ended(&mut self, end: ReceiveEnd, undelivered: bool) {
         assert!(self.receive_armed, "a receive ended that was not in flight");
         self.receive_armed = false;
         self.receive_cancel_asked = false;
         match end {
             ReceiveEnd::EndOfStream => {
                 self.end_of_stream = true;
-                // The peer may have sent a request and its end in one go: the answer still goes out.
-                self.drain(CloseReason::PeerClosed);
+                if !undelivered {
+                    self.handle_delivered();
+                }
             }
             ReceiveEnd::Failed(fault) if fault.kind == FaultKind::Cancelled => {}
             // While draining, a peer that goes away in any manner has ended its stream.
             ReceiveEnd::Failed(fault) => self.close(CloseReason::from_receive(fault)),
+        }
+    }
+
+    /// Nothing that was received is kept any more.
+    pub fn handle_delivered(&mut self) {
+        if self.end_of_stream {
+            // The peer may have sent a request and its end in one go: the answer still goes out.
+            self.drain(CloseReason::PeerClosed);
         }
     }
 
@@ -359,7 +376,7 @@ impl Connection {
     #[inline]
     fn poll_receive(&mut self) -> Option<Action> {
         let wanted = match self.state {
-            State::Open => !(self.paused || self.pressure && self.pause_under_pressure),
+            State::Open => self.wants_frames(),
             // The peer's end of stream ends the drain; what it still sends is discarded.
             _ => true,
         } && !self.end_of_stream;

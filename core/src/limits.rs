@@ -10,9 +10,9 @@ use std::{fmt, time::Duration};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SendMarks {
     /// Above this a session is under pressure: `send` answers `High`, reading pauses (see
-    /// [`Limits::pause_reading_under_pressure`]). Default 64 KiB.
+    /// [`Limits::pause_reading_under_pressure`]). Default 128 KiB.
     pub high_water_bytes: usize,
-    /// At or below this the pressure is over. Default 32 KiB.
+    /// At or below this the pressure is over. Default 64 KiB.
     pub low_water_bytes: usize,
     /// A message that would raise the queue above this closes the session with `SendQueueFull`. Default 1 MiB.
     pub queue_max_bytes: usize,
@@ -20,7 +20,7 @@ pub struct SendMarks {
 
 impl Default for SendMarks {
     fn default() -> Self {
-        Self { high_water_bytes: 64 << 10, low_water_bytes: 32 << 10, queue_max_bytes: 1 << 20 }
+        Self { high_water_bytes: 128 << 10, low_water_bytes: 64 << 10, queue_max_bytes: 1 << 20 }
     }
 }
 

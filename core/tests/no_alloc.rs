@@ -166,7 +166,7 @@ fn receive(codec: &impl Codec, wire: &[u8], size: usize, frames: usize, pool: &m
         }
     }
     reassembly.release(pool);
-    connection.handle_receive_ended(ReceiveEnd::EndOfStream);
+    connection.handle_receive_ended(ReceiveEnd::EndOfStream, false);
     count
 }
 

@@ -275,7 +275,7 @@ impl World {
         };
         self.in_flight.receive = false;
         self.in_flight.receive_cancel = false;
-        self.connection.handle_receive_ended(end);
+        self.connection.handle_receive_ended(end, false);
         true
     }
 

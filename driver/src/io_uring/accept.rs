@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 use rustix::io::Errno;
 
 use super::{
-    ACCEPTS_POSTED, CANCELLED, INVALID, IoUring,
+    ACCEPTS_POSTED, INVALID, IoUring, outcome,
     sockaddr::RawAddress,
     socket::{Descriptor, Socket, close_direct},
     tag::Tag,
@@ -84,6 +84,7 @@ impl IoUring {
     }
 
     pub(super) fn accepted(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
+        let result = outcome(result);
         let accepting = self.accepting.get_mut(slot).expect("an accept completed that was posted");
         let (key, peer) = (accepting.listener, accepting.peer.address());
         let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
@@ -91,21 +92,19 @@ impl IoUring {
         let listening = listener.listening.as_mut().expect("it is a listener");
         listening.posted -= 1;
         let token = listening.token.expect("accepts are posted for a submitted accept");
-        let descriptor = (result >= 0).then(|| {
-            if listening.detachable {
+        let detachable = listening.detachable;
+        let shortage = match result {
+            Ok(number) if detachable => {
                 // SAFETY: the kernel has just made this descriptor for us.
-                Descriptor::Plain(unsafe { OwnedFd::from_raw_fd(result) })
-            } else {
-                Descriptor::Direct(result.cast_unsigned())
+                let fd = unsafe { OwnedFd::from_raw_fd(number.cast_signed()) };
+                self.take_in(token, Descriptor::Plain(fd), peer, out).err()
             }
-        });
-        let shortage = match Errno::from_raw_os_error(-result) {
-            _ if let Some(descriptor) = descriptor => self.take_in(token, descriptor, peer, out).err(),
+            Ok(slot) => self.take_in(token, Descriptor::Direct(slot), peer, out).err(),
             // The peer went away while it waited, or the call was interrupted: the next, please.
-            Errno::CONNABORTED | Errno::INTR | Errno::AGAIN | Errno::PROTO => None,
-            Errno::CANCELED if closing => None,
+            Err(Errno::CONNABORTED | Errno::INTR | Errno::AGAIN | Errno::PROTO) => None,
+            Err(Errno::CANCELED) if closing => None,
             // Whatever else it is, accepting goes on after a while (R12).
-            other => Some(errno::fault(other)),
+            Err(errno) => Some(errno::fault(errno)),
         };
         if closing {
             self.accepting.remove(slot);
@@ -113,7 +112,7 @@ impl IoUring {
         }
         match shortage {
             None => {
-                if result >= 0 {
+                if result.is_ok() {
                     self.end_back_off(key);
                 }
                 self.push_accept(slot);
@@ -221,13 +220,12 @@ impl IoUring {
     pub(super) fn connected(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
         let connecting = self.connecting.remove(slot).expect("a connect completed that was in flight");
         let Connecting { token, socket, .. } = *connecting;
-        let outcome = match Errno::from_raw_os_error(-result) {
-            _ if result >= 0 => match self.sockets.insert(Socket::new(Descriptor::Plain(socket), None)) {
+        let outcome = match outcome(result) {
+            Ok(_) => match self.sockets.insert(Socket::new(Descriptor::Plain(socket), None)) {
                 Ok(key) => Ok(SocketKey(key)),
                 Err(_) => Err(Fault::of(FaultKind::NoDescriptors)),
             },
-            Errno::CANCELED => Err(CANCELLED),
-            other => Err(errno::fault(other)),
+            Err(errno) => Err(errno::fault(errno)),
         };
         out.push(Completion { token, outcome: Outcome::Connected(outcome) });
     }
@@ -244,11 +242,9 @@ impl IoUring {
             self.ring.flush_and_wait(None).map_err(|error| unix_socket::errno_of(&error))?;
             if let Some(result) = self.ring.pick(Tag::Install.plain()) {
                 self.ring.settle();
-                if result < 0 {
-                    return Err(Errno::from_raw_os_error(-result));
-                }
+                let number = outcome(result)?;
                 // SAFETY: the kernel has just made this descriptor for us.
-                return Ok(unsafe { OwnedFd::from_raw_fd(result) });
+                return Ok(unsafe { OwnedFd::from_raw_fd(number.cast_signed()) });
             }
         }
     }

@@ -292,7 +292,7 @@ impl IoUring {
     }
 
     fn received(&mut self, key: SocketKey, entry: &cqueue::Entry, more: bool, out: &mut Vec<Completion>) {
-        let result = entry.result();
+        let result = outcome(entry.result());
         let buffer = cqueue::buffer_select(entry.flags());
         let buffer_more = cqueue::buffer_more(entry.flags());
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a receive is in flight");
@@ -302,34 +302,27 @@ impl IoUring {
             socket.receiving = Receiving::Idle;
         }
         let mut end = None;
-        if result > 0 {
-            let buffer = buffer.expect("received bytes lie in a buffer of the ring");
-            let lease = self.buffers.lease(buffer, result as u32, buffer_more);
+        if let (Ok(1..), Some(buffer)) = (result, buffer) {
+            let len = result.expect("matched above");
+            let lease = self.buffers.lease(buffer, len, buffer_more);
             out.push(Completion { token, outcome: Outcome::Received(Received::Data(lease)) });
-            if !more && given_up {
+        } else if let Some(buffer) = buffer {
+            self.buffers.unused(buffer, buffer_more);
+        }
+        match result {
+            _ if more => {}
+            Ok(0) => end = Some(Received::EndOfStream),
+            Ok(_) | Err(Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN) if given_up => {
                 end = Some(Received::Failed(CANCELLED));
-            } else if !more {
-                // The kernel ended the stream for a reason of its own: it goes on.
-                self.arm_receive(key);
             }
-        } else {
-            if let Some(buffer) = buffer {
-                self.buffers.unused(buffer, buffer_more);
+            // The kernel ended the stream for a reason of its own: it goes on.
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => self.arm_receive(key),
+            Err(Errno::NOBUFS) => {
+                let socket = self.sockets.get_mut(key.0).expect("looked up above");
+                socket.receiving = Receiving::Starved;
+                self.starved.push_back(key);
             }
-            match Errno::from_raw_os_error(-result) {
-                _ if result == 0 => end = Some(Received::EndOfStream),
-                _ if more => {}
-                Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN if given_up => {
-                    end = Some(Received::Failed(CANCELLED));
-                }
-                Errno::NOBUFS => {
-                    let socket = self.sockets.get_mut(key.0).expect("looked up above");
-                    socket.receiving = Receiving::Starved;
-                    self.starved.push_back(key);
-                }
-                Errno::INTR | Errno::AGAIN => self.arm_receive(key),
-                other => end = Some(Received::Failed(errno::fault(other))),
-            }
+            Err(errno) => end = Some(Received::Failed(errno::fault(errno))),
         }
         if let Some(end) = end {
             out.push(Completion { token, outcome: Outcome::Received(end) });
@@ -342,19 +335,18 @@ impl IoUring {
     fn sent(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a send is in flight");
         let batch = socket.batch.as_deref_mut().expect("a send completed that was in flight");
-        if result > 0 {
-            batch.advance(result as usize);
+        let result = outcome(result);
+        if let Ok(count) = result {
+            batch.advance(count as usize);
         }
         let given_up = socket.closing || socket.send_cancelled;
-        let outcome = match Errno::from_raw_os_error(-result) {
+        let outcome = match result {
             _ if batch.remaining() == 0 => Ok(()),
             // A cancelled send may have sent a part: the count is in the batch.
-            _ if result >= 0 && given_up => Err(CANCELLED),
-            Errno::INTR | Errno::AGAIN if given_up => Err(CANCELLED),
-            _ if result > 0 => return self.push_send(key),
-            _ if result == 0 => Err(Fault::of(FaultKind::Other)),
-            Errno::INTR | Errno::AGAIN => return self.push_send(key),
-            other => Err(errno::fault(other)),
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) if given_up => Err(CANCELLED),
+            Ok(1..) | Err(Errno::INTR | Errno::AGAIN) => return self.push_send(key),
+            Ok(0) => Err(Fault::of(FaultKind::Other)),
+            Err(errno) => Err(errno::fault(errno)),
         };
         let batch = socket.batch.take().expect("looked at above");
         out.push(Completion { token: socket.send_token, outcome: Outcome::Sent(batch, outcome) });
@@ -366,7 +358,8 @@ impl IoUring {
     fn shut_down(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a shutdown is in flight");
         socket.shutting_down = false;
-        out.push(Completion { token: socket.shutdown_token, outcome: Outcome::ShutDown(check(result)) });
+        let result = outcome(result).map(|_| ()).map_err(errno::fault);
+        out.push(Completion { token: socket.shutdown_token, outcome: Outcome::ShutDown(result) });
         self.finish_close(key);
     }
 
@@ -451,9 +444,9 @@ impl Drop for IoUring {
 const INVALID: Fault = Fault::of(FaultKind::InvalidSocket);
 const CANCELLED: Fault = Fault::of(FaultKind::Cancelled);
 
-/// The outcome of an operation that gives no number.
-fn check(result: i32) -> Result<(), Fault> {
-    if result >= 0 { Ok(()) } else { Err(errno::fault(Errno::from_raw_os_error(-result))) }
+/// A completion's result: a number, or an error code.
+fn outcome(result: i32) -> Result<u32, Errno> {
+    u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result))
 }
 
 impl Driver for IoUring {

@@ -1,0 +1,149 @@
+//! What this machine offers, which driver would be taken, and what would make it better.
+
+use anyport_driver::{DriverChoice, DriverConfig, DriverKind, machine, probe};
+
+/// How much a finding matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Works, and could be better.
+    Could,
+    /// In the way.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What.
+    pub name: &'static str,
+    /// How it is.
+    pub value: String,
+    /// What that means.
+    pub verdict: Verdict,
+    /// What to do about it; empty if nothing.
+    pub advice: String,
+}
+
+/// Everything that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The driver that `auto` takes here.
+    pub driver: DriverKind,
+    /// Why.
+    pub reason: String,
+    /// The findings, in the order of a reader's interest.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks at the machine. Builds a driver and drops it again; changes nothing.
+pub fn examine() -> Report {
+    let chosen = probe::choose(DriverChoice::Auto, DriverConfig::default());
+    let (driver, reason) = match chosen {
+        Ok(chosen) => (chosen.kind, chosen.reason),
+        Err(error) => (DriverKind::Readiness, error.to_string()),
+    };
+    let mut findings = vec![system(), processors()];
+    #[cfg(target_os = "linux")]
+    findings.extend(io_uring());
+    #[cfg(unix)]
+    findings.push(open_files());
+    #[cfg(target_os = "linux")]
+    findings.extend(kernel_settings());
+    Report { driver, reason, findings }
+}
+
+fn good(name: &'static str, value: impl Into<String>) -> Finding {
+    Finding { name, value: value.into(), verdict: Verdict::Good, advice: String::new() }
+}
+
+fn system() -> Finding {
+    good("system", machine::system())
+}
+
+fn processors() -> Finding {
+    let processors = machine::processors();
+    good("processors", format!("{} allowed to this process: one shard each by default", processors.len()))
+}
+
+#[cfg(target_os = "linux")]
+fn io_uring() -> Vec<Finding> {
+    match anyport_driver::io_uring::probe(DriverConfig::default()) {
+        Ok(features) => {
+            let incremental = if features.incremental_buffers {
+                good("incremental buffers", "yes")
+            } else {
+                Finding {
+                    name: "incremental buffers",
+                    value: "no".to_owned(),
+                    verdict: Verdict::Could,
+                    advice: "Linux 6.12 or later keeps small messages denser in memory".to_owned(),
+                }
+            };
+            let sockets = format!("{} in each shard's own table", features.sockets_max);
+            vec![good("io_uring", "allowed"), incremental, good("io_uring sockets", sockets)]
+        }
+        Err(error) => vec![Finding {
+            name: "io_uring",
+            value: "refused".to_owned(),
+            verdict: Verdict::Could,
+            advice: probe::explain_refusal(&error),
+        }],
+    }
+}
+
+/// Below this many open files a server of sessions is soon full.
+#[cfg(unix)]
+const OPEN_FILES_WANTED: u64 = 65_536;
+
+#[cfg(unix)]
+fn open_files() -> Finding {
+    let limit = machine::open_files();
+    let text = |value: Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
+    let value = format!("{} (may be raised to {})", text(limit.soft), text(limit.hard));
+    let enough = limit.hard.is_none_or(|hard| hard >= OPEN_FILES_WANTED);
+    Finding {
+        name: "open files",
+        value,
+        verdict: if enough { Verdict::Good } else { Verdict::Could },
+        advice: if enough {
+            String::new()
+        } else {
+            format!(
+                "the readiness driver and clients need one for each session: raise the hard limit \
+                 (ulimit -Hn, LimitNOFILE=) to {OPEN_FILES_WANTED}"
+            )
+        },
+    }
+}
+
+/// Settings of the Linux kernel that a server of many sessions meets: name, path, the least value that is good,
+/// and what a smaller one does.
+#[cfg(target_os = "linux")]
+const KERNEL_SETTINGS: [(&str, &str, u64, &str); 2] = [
+    (
+        "net.core.somaxconn",
+        "/proc/sys/net/core/somaxconn",
+        4096,
+        "connections beyond it are dropped while they wait to be accepted",
+    ),
+    (
+        "net.ipv4.tcp_max_syn_backlog",
+        "/proc/sys/net/ipv4/tcp_max_syn_backlog",
+        1024,
+        "bursts of new connections are slowed beyond it",
+    ),
+];
+
+#[cfg(target_os = "linux")]
+fn kernel_settings() -> Vec<Finding> {
+    let look = |&(name, path, least, otherwise): &(&'static str, &str, u64, &str)| {
+        let value: u64 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+        let enough = value >= least;
+        let advice = if enough { String::new() } else { format!("{otherwise}: sysctl -w {name}={least}") };
+        let verdict = if enough { Verdict::Good } else { Verdict::Could };
+        Some(Finding { name, value: value.to_string(), verdict, advice })
+    };
+    KERNEL_SETTINGS.iter().filter_map(look).collect()
+}

@@ -1,0 +1,564 @@
+//! The engine: services, shards, start and end.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::AtomicUsize,
+        mpsc::{Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use anyport_core::{Limits, SessionId};
+use anyport_driver::{
+    Driver, DriverChoice, DriverConfig, DriverKind, machine,
+    options::PortSharing,
+    probe::{self, Chosen},
+};
+
+use crate::{
+    counters::{Counters, Published},
+    error::{Error, Result},
+    handler::Handler,
+    remote::{Mail, Mailbox, Remote, mailbox},
+    service::{Client, Role, Server, ServiceKind, resolve},
+    service_shard::{Birth, ServiceOnShard, ServiceShard},
+    shard_loop::ShardLoop,
+    stop::Stop,
+};
+
+/// How accepted connections are spread over the shards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Spread {
+    /// Every shard listens on the port itself (`SO_REUSEPORT`), and the system chooses one by a hash of the
+    /// connection's addresses. Nothing crosses shards. The default where the system offers it.
+    #[default]
+    ReusePort,
+    /// The first shard accepts and hands connections to all in turn: exactly even, at the cost of a hop for
+    /// each connection.
+    HandOver,
+}
+
+/// An engine being set up. Services are added, then [`run`](Self::run) or [`start`](Self::start) brings it to
+/// life.
+pub struct Engine {
+    shards: usize,
+    choice: DriverChoice,
+    config: DriverConfig,
+    pin: bool,
+    spread: Spread,
+    services: Vec<Service>,
+    stop: Stop,
+}
+
+struct Service {
+    kind: ServiceKind,
+    template: Arc<dyn Template>,
+    published: Vec<Arc<Published>>,
+}
+
+impl Engine {
+    /// An engine with one shard for each processor that the process may use.
+    ///
+    /// # Errors
+    /// None at present; later set-up may need the system.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            shards: machine::processors().len().clamp(1, SessionId::SHARDS_MAX),
+            choice: DriverChoice::Auto,
+            config: DriverConfig::default(),
+            pin: false,
+            spread: Spread::default(),
+            services: Vec::new(),
+            stop: Stop::default(),
+        })
+    }
+
+    /// How many shards, each with a thread of its own: 1 to 256. Set it before services are added.
+    ///
+    /// # Errors
+    /// If the number is out of range.
+    ///
+    /// # Panics
+    /// If a service was added already: its shards exist.
+    pub fn shards(mut self, shards: usize) -> Result<Self> {
+        assert!(self.services.is_empty(), "set the number of shards before adding services");
+        if !(1..=SessionId::SHARDS_MAX).contains(&shards) {
+            return Err(Error::Shards { shards });
+        }
+        self.shards = shards;
+        Ok(self)
+    }
+
+    /// Which driver to use. Default: the best that works here.
+    pub fn driver(mut self, choice: DriverChoice) -> Self {
+        self.choice = choice;
+        self
+    }
+
+    /// Sizes of each shard's driver.
+    pub fn driver_config(mut self, config: DriverConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Binds each shard to a processor, in turn over those allowed to the process.
+    pub fn pin_shards(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// How connections are spread over the shards. Set it before services are added.
+    pub fn spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
+        self
+    }
+
+    /// Adds a server. `make` makes the handler of a shard, on that shard's thread; it is given the shard's
+    /// number.
+    ///
+    /// # Errors
+    /// If the address is none, a limit is out of range, or there are too many services.
+    pub fn serve<H: Handler>(
+        mut self,
+        server: Server<H::Codec>,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Self> {
+        self.add_server(server, make)?;
+        Ok(self)
+    }
+
+    /// As [`serve`](Self::serve), and gives a handle by which other threads reach the service's sessions.
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve).
+    pub fn add_server<H: Handler>(
+        &mut self,
+        server: Server<H::Codec>,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Remote<H>> {
+        server.limits.validate()?;
+        let address = resolve(&server.address)?;
+        let role = Role::Server { address, listen: server.listen };
+        self.add(ServiceKind::Server, role, server.codec, server.limits, make)
+    }
+
+    /// Adds a client.
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve).
+    pub fn connect<H: Handler>(
+        mut self,
+        client: Client<H::Codec>,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Self> {
+        self.add_client(client, make)?;
+        Ok(self)
+    }
+
+    /// As [`connect`](Self::connect), and gives a handle by which other threads reach the service's sessions.
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve).
+    pub fn add_client<H: Handler>(
+        &mut self,
+        client: Client<H::Codec>,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Remote<H>> {
+        client.limits.validate()?;
+        let address = resolve(&client.address)?;
+        let role = Role::Client { address, options: client.options, connections: client.connections };
+        self.add(ServiceKind::Client, role, client.codec, client.limits, make)
+    }
+
+    fn add<H: Handler>(
+        &mut self,
+        kind: ServiceKind,
+        role: Role,
+        codec: H::Codec,
+        limits: Limits,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Remote<H>> {
+        if self.services.len() >= SessionId::SERVICES_MAX {
+            return Err(Error::TooManyServices);
+        }
+        let (mails, mailboxes): (Vec<Mail<H>>, Vec<Mailbox<H>>) = (0..self.shards).map(|_| mailbox()).unzip();
+        let published: Vec<_> = (0..self.shards).map(|_| Arc::<Published>::default()).collect();
+        let template = ServiceTemplate {
+            make,
+            codec,
+            limits,
+            role,
+            service: self.services.len() as u8,
+            shards: self.shards,
+            spread: self.spread,
+            stop: self.stop.clone(),
+            mails: mails.clone(),
+            mailboxes: mailboxes.into_iter().map(|mailbox| Mutex::new(Some(mailbox))).collect(),
+            live: Arc::default(),
+            published: published.clone(),
+        };
+        self.services.push(Service { kind, template: Arc::new(template), published });
+        Ok(Remote { shards: mails.into() })
+    }
+
+    /// A handle that ends the engine from any thread, before or after it has started.
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Runs until a termination signal (the first drains, a second aborts), a [`Stop`], or a failure.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start); or if a shard fails while running.
+    #[cfg(feature = "signals")]
+    pub fn run(self) -> Result<()> {
+        crate::signals::stop_on_termination(&self.stop)?;
+        self.start()?.join()
+    }
+
+    /// Starts the shards. When this returns, every server is listening.
+    ///
+    /// # Errors
+    /// If there is no service, the driver cannot be had, an address cannot be listened on, or a thread cannot
+    /// be started. Nothing is left running then.
+    pub fn start(self) -> Result<Running> {
+        if self.services.is_empty() {
+            return Err(Error::NoServices);
+        }
+        let open_files = machine::raise_open_files();
+        let chosen = probe::choose(self.choice, self.config).map_err(Error::Driver)?;
+        log::info!("driver {}: {}", chosen.kind, chosen.reason);
+        log::debug!("open files: {open_files:?}");
+        let processors = machine::processors();
+        let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
+        let mut running = Running {
+            chosen,
+            stop: self.stop,
+            threads: Vec::new(),
+            addresses: vec![None; templates.len()],
+            kinds: self.services.iter().map(|service| service.kind).collect(),
+            published: self.services.into_iter().map(|service| service.published).collect(),
+        };
+        for shard in 0..self.shards {
+            let pin = self.pin.then(|| processors[shard % processors.len().max(1)]);
+            let plan = ShardPlan {
+                shard,
+                kind: running.chosen.kind,
+                config: self.config,
+                pin,
+                templates: templates.clone(),
+                addresses: running.addresses.clone(),
+                stop: running.stop.clone(),
+            };
+            match plan.spawn() {
+                Ok((thread, addresses)) => {
+                    running.threads.push(thread);
+                    for (known, bound) in running.addresses.iter_mut().zip(addresses) {
+                        *known = known.or(bound);
+                    }
+                }
+                Err(error) => {
+                    running.stop.abort();
+                    let _ = running.join();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(running)
+    }
+}
+
+/// What one shard's thread is told.
+struct ShardPlan {
+    shard: usize,
+    kind: DriverKind,
+    config: DriverConfig,
+    pin: Option<usize>,
+    templates: Vec<Arc<dyn Template>>,
+    /// Addresses that the shards before this one have bound.
+    addresses: Vec<Option<SocketAddr>>,
+    stop: Stop,
+}
+
+type Started = Result<Vec<Option<SocketAddr>>>;
+
+impl ShardPlan {
+    /// Starts the thread and waits until its services listen.
+    fn spawn(self) -> Result<(JoinHandle<Result<()>>, Vec<Option<SocketAddr>>)> {
+        let shard = self.shard;
+        let fail = |source| Error::Shard { shard, source };
+        let (tell, told) = channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("anyport-shard-{shard}"))
+            .spawn(move || self.run(&tell))
+            .map_err(fail)?;
+        match told.recv() {
+            Ok(Ok(addresses)) => Ok((thread, addresses)),
+            Ok(Err(error)) => {
+                let _ = thread.join();
+                Err(error)
+            }
+            Err(_) => Err(fail(std::io::Error::other("its thread ended while it started"))),
+        }
+    }
+
+    fn run(self, tell: &Sender<Started>) -> Result<()> {
+        let _others = AbortOnPanic(self.stop.clone());
+        if let Some(processor) = self.pin
+            && let Err(error) = machine::pin_thread(processor)
+        {
+            log::warn!("shard {} is not bound to processor {processor}: {error}", self.shard);
+        }
+        match self.kind {
+            #[cfg(target_os = "linux")]
+            DriverKind::IoUring => {
+                let driver = anyport_driver::io_uring::IoUring::new(self.config);
+                self.drive(driver, tell, |template, birth| template.on_io_uring(birth))
+            }
+            #[cfg(unix)]
+            DriverKind::Readiness => {
+                let driver = anyport_driver::readiness::Readiness::new(self.config);
+                self.drive(driver, tell, |template, birth| template.on_readiness(birth))
+            }
+            kind => unreachable!("no service runs on {kind} in a thread"),
+        }
+    }
+
+    fn drive<D: Driver>(
+        self,
+        driver: std::io::Result<D>,
+        tell: &Sender<Started>,
+        build: impl Fn(&dyn Template, &ShardBirth) -> Box<dyn ServiceOnShard<D>>,
+    ) -> Result<()> {
+        let driver = match driver {
+            Ok(driver) => driver,
+            Err(error) => {
+                let _ = tell.send(Err(Error::Driver(error)));
+                return Ok(());
+            }
+        };
+        let mut services = Vec::new();
+        for (template, address) in self.templates.iter().zip(&self.addresses) {
+            let birth =
+                ShardBirth { shard: self.shard, bound: *address, now: driver.now(), waker: driver.waker() };
+            services.push(build(&**template, &birth));
+        }
+        let mut shard = ShardLoop::new(driver, services, self.stop.clone());
+        match shard.start() {
+            Ok(addresses) => {
+                let _ = tell.send(Ok(addresses));
+            }
+            Err(error) => {
+                let _ = tell.send(Err(error));
+                return Ok(());
+            }
+        }
+        let result = shard.run(self.shard);
+        if let Err(error) = &result {
+            log::error!("{error}; the engine stops");
+            self.stop.abort();
+        }
+        result
+    }
+}
+
+/// A shard that panics takes the engine down: its sessions are lost, and the others must not wait for it.
+struct AbortOnPanic(Stop);
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abort();
+        }
+    }
+}
+
+/// What a shard tells a template.
+struct ShardBirth {
+    shard: usize,
+    bound: Option<SocketAddr>,
+    now: Instant,
+    waker: anyport_driver::Waker,
+}
+
+/// A service before it is on any shard. One method for each driver, because the choice is made at run time and
+/// everything below it is concrete.
+trait Template: Send + Sync {
+    #[cfg(target_os = "linux")]
+    fn on_io_uring(&self, birth: &ShardBirth) -> Box<dyn ServiceOnShard<anyport_driver::io_uring::IoUring>>;
+    #[cfg(unix)]
+    fn on_readiness(
+        &self,
+        birth: &ShardBirth,
+    ) -> Box<dyn ServiceOnShard<anyport_driver::readiness::Readiness>>;
+}
+
+struct ServiceTemplate<H: Handler, F> {
+    make: F,
+    codec: H::Codec,
+    limits: Limits,
+    role: Role,
+    service: u8,
+    shards: usize,
+    spread: Spread,
+    stop: Stop,
+    mails: Vec<Mail<H>>,
+    mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
+    live: Arc<AtomicUsize>,
+    published: Vec<Arc<Published>>,
+}
+
+impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
+    fn build(&self, birth: &ShardBirth) -> ServiceShard<H> {
+        let shard = birth.shard;
+        let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let mailbox = mailbox.expect("a shard is built once");
+        let _ = mailbox.waker.set(birth.waker.clone());
+        let hands_over = self.spread == Spread::HandOver && self.shards > 1;
+        let mut role = self.role;
+        match &mut role {
+            Role::Server { address, listen } => {
+                *address = birth.bound.unwrap_or(*address);
+                listen.detachable = hands_over;
+                listen.port = match birth.bound {
+                    _ if hands_over || self.shards == 1 => PortSharing::Alone,
+                    None => PortSharing::First,
+                    Some(_) => PortSharing::Further,
+                };
+            }
+            Role::Client { connections, .. } => {
+                // The first shards take one more each when it does not divide.
+                let (each, over) = (*connections / self.shards, *connections % self.shards);
+                *connections = each + usize::from(shard < over);
+            }
+        }
+        ServiceShard::new(Birth {
+            handler: (self.make)(shard),
+            codec: self.codec.clone(),
+            limits: self.limits,
+            role,
+            shard: shard as u8,
+            service: self.service,
+            stop: self.stop.clone(),
+            jobs: mailbox.receiver,
+            hand_to: if hands_over { self.mails.clone() } else { Vec::new() },
+            live: Arc::clone(&self.live),
+            published: Arc::clone(&self.published[shard]),
+            now: birth.now,
+        })
+    }
+}
+
+impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H, F> {
+    #[cfg(target_os = "linux")]
+    fn on_io_uring(&self, birth: &ShardBirth) -> Box<dyn ServiceOnShard<anyport_driver::io_uring::IoUring>> {
+        Box::new(self.build(birth))
+    }
+
+    #[cfg(unix)]
+    fn on_readiness(
+        &self,
+        birth: &ShardBirth,
+    ) -> Box<dyn ServiceOnShard<anyport_driver::readiness::Readiness>> {
+        Box::new(self.build(birth))
+    }
+}
+
+/// An engine whose shards are running. Dropping it aborts.
+#[derive(Debug)]
+pub struct Running {
+    chosen: Chosen,
+    stop: Stop,
+    threads: Vec<JoinHandle<Result<()>>>,
+    addresses: Vec<Option<SocketAddr>>,
+    kinds: Vec<ServiceKind>,
+    published: Vec<Vec<Arc<Published>>>,
+}
+
+impl Running {
+    /// The driver that was taken, and why.
+    pub fn driver(&self) -> (DriverKind, &str) {
+        (self.chosen.kind, &self.chosen.reason)
+    }
+
+    /// Where a service listens, by the order in which services were added. `None` for clients.
+    pub fn address(&self, service: usize) -> Option<SocketAddr> {
+        self.addresses.get(service).copied().flatten()
+    }
+
+    /// Kinds of the services, in the order in which they were added.
+    pub fn kinds(&self) -> &[ServiceKind] {
+        &self.kinds
+    }
+
+    /// Shards.
+    pub fn shards(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Counters of a service, summed over its shards. Zeros if there is no such service.
+    pub fn counters(&self, service: usize) -> Counters {
+        let mut sum = Counters::default();
+        for shard in self.published.get(service).into_iter().flatten() {
+            sum.add(&shard.read());
+        }
+        sum
+    }
+
+    /// A handle that ends the engine from any thread.
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// True once every shard has ended.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The first failure of a shard.
+    pub fn join(mut self) -> Result<()> {
+        self.join_threads()
+    }
+
+    fn join_threads(&mut self) -> Result<()> {
+        let mut first = Ok(());
+        for (shard, thread) in self.threads.drain(..).enumerate() {
+            let result = thread.join().unwrap_or_else(|_| {
+                Err(Error::Shard {
+                    shard,
+                    source: std::io::Error::other("its thread panicked; this is a bug"),
+                })
+            });
+            if first.is_ok() {
+                first = result;
+            }
+        }
+        first
+    }
+
+    /// Drains, then waits for the end.
+    ///
+    /// # Errors
+    /// The first failure of a shard.
+    pub fn stop(self) -> Result<()> {
+        self.stop.drain();
+        self.join()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.stop.abort();
+            if let Err(error) = self.join_threads() {
+                log::error!("{error}");
+            }
+        }
+    }
+}

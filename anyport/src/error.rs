@@ -1,0 +1,117 @@
+//! What can go wrong while an engine is set up or run. Every message says what to do next.
+
+use std::{fmt, io, net::SocketAddr};
+
+use anyport_core::limits::InvalidLimit;
+
+/// `Result` of setting up and running an engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure of set-up or of the engine as a whole. A session's end is no error: it is a
+/// [`CloseReason`](crate::CloseReason).
+///
+/// `Debug` shows the same text as `Display`: it is what a `main` that returns the error prints.
+#[non_exhaustive]
+pub enum Error {
+    /// The address is not one.
+    Address {
+        /// What was given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A limit is outside its range.
+    Limit(InvalidLimit),
+    /// The number of shards is outside its range.
+    Shards {
+        /// What was given.
+        shards: usize,
+    },
+    /// More services than an engine can name.
+    TooManyServices,
+    /// There is nothing to run: no service was added.
+    NoServices,
+    /// The address cannot be listened on.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The driver cannot be had.
+    Driver(io::Error),
+    /// A shard's thread could not be started, or its driver failed while running.
+    Shard {
+        /// Which.
+        shard: usize,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The process already has a handler for termination signals.
+    Signals(String),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { address, source } => {
+                write!(f, "`{address}` is not an address ({source}): give HOST:PORT, like 127.0.0.1:7000")
+            }
+            Self::Limit(limit) => limit.fmt(f),
+            Self::Shards { shards } => {
+                write!(f, "an engine has 1 to {} shards, not {shards}", crate::SessionId::SHARDS_MAX)
+            }
+            Self::TooManyServices => {
+                write!(f, "an engine has at most {} services", crate::SessionId::SERVICES_MAX)
+            }
+            Self::NoServices => f.write_str("the engine has no service: add one with `serve` or `connect`"),
+            Self::Listen { address, source } => {
+                write!(f, "cannot listen on {address}: {}", explain_listen(*address, source))
+            }
+            Self::Driver(source) => source.fmt(f),
+            Self::Shard { shard, source } => write!(f, "shard {shard} failed: {source}"),
+            Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
+        }
+    }
+}
+
+fn explain_listen(address: SocketAddr, source: &io::Error) -> String {
+    let advice = match source.kind() {
+        io::ErrorKind::AddrInUse => "stop the program that uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => {
+            "it is not an address of this machine; 0.0.0.0 listens on all of them"
+        }
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "ports below 1024 need privilege; choose one from 1024 up, or grant CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::PermissionDenied => "the system forbids it",
+        _ if source.raw_os_error() == Some(24) => "raise the limit on open files (ulimit -n)",
+        _ => "see `anyport doctor`",
+    };
+    format!("{source}: {advice}")
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Address { source, .. }
+            | Self::Listen { source, .. }
+            | Self::Driver(source)
+            | Self::Shard { source, .. } => Some(source),
+            Self::Limit(limit) => Some(limit),
+            _ => None,
+        }
+    }
+}
+
+impl From<InvalidLimit> for Error {
+    fn from(limit: InvalidLimit) -> Self {
+        Self::Limit(limit)
+    }
+}

@@ -1,0 +1,65 @@
+//! What an application is to the engine.
+
+use std::net::SocketAddr;
+
+use anyport_core::{CloseReason, Codec, Fault, Frame};
+
+use crate::session::{Session, Shard};
+
+/// Names a timer of a shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TimerKey(pub u16);
+
+/// How full a session's send queue is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pressure {
+    /// It rose above `high_water_bytes`.
+    High,
+    /// It fell to `low_water_bytes`.
+    Relieved,
+}
+
+/// A connection that could not be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectFailure {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Why not.
+    pub fault: Fault,
+}
+
+/// An application: what to do when something happens to a session.
+///
+/// Each shard has a handler of its own, made by the function given to [`serve`](crate::Engine::serve), and calls
+/// it from one thread: `&mut self` needs no lock. A handler only records what it wants; sends, closes and
+/// timers take effect at the end of the shard's turn, so that nothing is re-entered and sends are gathered.
+///
+/// A handler that panics loses the session that the event was about
+/// ([`HandlerPanicked`](CloseReason::HandlerPanicked)) and no other.
+pub trait Handler: Sized + Send + 'static {
+    /// Your data in every session.
+    type State: Default + Send + 'static;
+    /// Where frames begin and end.
+    type Codec: Codec;
+
+    /// The shard starts, before its first session.
+    fn on_start(&mut self, _shard: &mut Shard<Self>) {}
+
+    /// A session opened: accepted, or connected.
+    fn on_open(&mut self, _session: &mut Session<Self>) {}
+
+    /// A frame arrived. It lies in the receive buffer: copy what you keep.
+    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame);
+
+    /// The send queue rose above its high mark, or fell to its low one again.
+    fn on_pressure(&mut self, _session: &mut Session<Self>, _pressure: Pressure) {}
+
+    /// A session ended. Called once for each [`on_open`](Self::on_open), last; nothing can be sent any more.
+    fn on_close(&mut self, _session: &mut Session<Self>, _reason: CloseReason) {}
+
+    /// A timer of the shard is due ([`Shard::set_timer`]).
+    fn on_timer(&mut self, _shard: &mut Shard<Self>, _timer: TimerKey) {}
+
+    /// A client's connection could not be opened.
+    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, _failure: &ConnectFailure) {}
+}

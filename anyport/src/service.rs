@@ -1,0 +1,108 @@
+//! What a user adds to an engine: servers and clients.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use anyport_core::{Codec, Limits};
+use anyport_driver::{ListenOptions, SocketOptions};
+
+use crate::error::{Error, Result};
+
+/// The kinds of service, as the old engines had them (mission C1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ServiceKind {
+    /// Accepts connections.
+    Server,
+    /// Opens connections at the start.
+    Client,
+}
+
+/// A service that accepts connections.
+#[derive(Clone, Debug)]
+pub struct Server<C> {
+    pub(crate) address: String,
+    pub(crate) codec: C,
+    pub(crate) limits: Limits,
+    pub(crate) listen: ListenOptions,
+}
+
+impl<C: Codec> Server<C> {
+    /// Listens on `address`, `HOST:PORT`; port 0 lets the system choose. Checked when the server is added.
+    pub fn bind(address: impl Into<String>, codec: C) -> Self {
+        Self { address: address.into(), codec, limits: Limits::default(), listen: ListenOptions::default() }
+    }
+
+    /// Sets what the service allows.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the options that accepted connections inherit.
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
+        self.listen.socket = options;
+        self
+    }
+
+    /// Connections that the system keeps before they are accepted. Default 4096; Linux bounds it by
+    /// `net.core.somaxconn`.
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.listen.backlog = connections;
+        self
+    }
+}
+
+/// A service that opens connections when the engine starts. One that fails or ends is not opened again.
+#[derive(Clone, Debug)]
+pub struct Client<C> {
+    pub(crate) address: String,
+    pub(crate) codec: C,
+    pub(crate) limits: Limits,
+    pub(crate) options: SocketOptions,
+    pub(crate) connections: usize,
+}
+
+impl<C: Codec> Client<C> {
+    /// One connection to `address`, `HOST:PORT`. Checked when the client is added.
+    pub fn to(address: impl Into<String>, codec: C) -> Self {
+        Self {
+            address: address.into(),
+            codec,
+            limits: Limits::default(),
+            options: SocketOptions::default(),
+            connections: 1,
+        }
+    }
+
+    /// How many connections to open, spread over the shards.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets what the service allows.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the options of the connections.
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+/// What a service does on a shard, without its codec and handler.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    Server { address: SocketAddr, listen: ListenOptions },
+    Client { address: SocketAddr, options: SocketOptions, connections: usize },
+}
+
+/// The first address that the text names.
+pub(crate) fn resolve(address: &str) -> Result<SocketAddr> {
+    let fail = |source| Error::Address { address: address.to_owned(), source };
+    let mut found = address.to_socket_addrs().map_err(fail)?;
+    found.next().ok_or_else(|| fail(std::io::Error::new(std::io::ErrorKind::NotFound, "no address found")))
+}

@@ -1,0 +1,96 @@
+//! A shard: one thread, one driver, and the services on it. The turn is here.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use anyport_driver::{Completion, Driver};
+
+use crate::{
+    error::{Error, Result},
+    service_shard::{ServiceOnShard, service_of},
+    stop::{Phase, Stop},
+};
+
+pub(crate) struct ShardLoop<D: Driver> {
+    io: D,
+    services: Vec<Box<dyn ServiceOnShard<D>>>,
+    completions: Vec<Completion>,
+    stop: Stop,
+    phase: Phase,
+    more_jobs: bool,
+}
+
+impl<D: Driver> ShardLoop<D> {
+    pub(crate) fn new(io: D, services: Vec<Box<dyn ServiceOnShard<D>>>, stop: Stop) -> Self {
+        Self { io, services, completions: Vec::new(), stop, phase: Phase::Run, more_jobs: false }
+    }
+
+    /// Starts every service; gives the addresses that are listened on.
+    pub(crate) fn start(&mut self) -> Result<Vec<Option<SocketAddr>>> {
+        let now = self.io.now();
+        let mut bound = Vec::new();
+        for service in &mut self.services {
+            service.set_now(now);
+            bound.push(service.start(&mut self.io)?);
+        }
+        let waker = self.io.waker();
+        self.stop.register(waker.clone());
+        // Whatever was posted before the waker was known is found in the first turn.
+        waker.wake();
+        Ok(bound)
+    }
+
+    /// Turns until the engine is stopped and every session has ended.
+    pub(crate) fn run(&mut self, shard: usize) -> Result<()> {
+        let fail = |source| Error::Shard { shard, source };
+        while !self.turn().map_err(fail)? {}
+        Ok(())
+    }
+
+    /// One turn: wait, completions, mailbox, timers, flush. True when all is over.
+    pub(crate) fn turn(&mut self) -> io::Result<bool> {
+        let timeout = self.timeout();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.io.wait(timeout, &mut completions)?;
+        let now = self.io.now();
+        for service in &mut self.services {
+            service.set_now(now);
+        }
+        for completion in completions.drain(..) {
+            self.services[service_of(completion.token)].complete(&mut self.io, completion);
+        }
+        self.completions = completions;
+        self.follow_phase();
+        self.more_jobs = false;
+        for service in &mut self.services {
+            self.more_jobs |= service.run_jobs(&mut self.io);
+            service.fire_timers();
+            service.flush(&mut self.io);
+            service.publish();
+        }
+        Ok(self.phase != Phase::Run && self.services.iter().all(|service| service.is_finished()))
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.more_jobs {
+            return Some(Duration::ZERO);
+        }
+        self.services.iter().filter_map(|service| service.next_timer()).min()
+    }
+
+    /// Drains or aborts when someone asked for it.
+    fn follow_phase(&mut self) {
+        let phase = self.stop.phase();
+        if phase == self.phase {
+            return;
+        }
+        for service in &mut self.services {
+            if self.phase == Phase::Run {
+                service.drain(&mut self.io);
+            }
+            if phase == Phase::Abort {
+                service.abort();
+            }
+        }
+        self.phase = phase;
+    }
+}

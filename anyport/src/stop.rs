@@ -1,0 +1,78 @@
+//! Asking an engine to end.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU8, Ordering},
+};
+
+use anyport_driver::Waker;
+
+const RUN: u8 = 0;
+const DRAIN: u8 = 1;
+const ABORT: u8 = 2;
+
+/// How far an engine is to come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Phase {
+    Run,
+    Drain,
+    Abort,
+}
+
+/// Ends an engine from any thread. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    phase: AtomicU8,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Stop {
+    /// Stops accepting and drains every session; those that take longer than their service's drain deadline
+    /// are closed.
+    pub fn drain(&self) {
+        self.raise(DRAIN);
+    }
+
+    /// Closes every session at once, draining or not.
+    pub fn abort(&self) {
+        self.raise(ABORT);
+    }
+
+    /// As a termination signal: the first drains, the second aborts.
+    pub fn signal(&self) {
+        match self.phase() {
+            Phase::Run => self.drain(),
+            Phase::Drain | Phase::Abort => self.abort(),
+        }
+    }
+
+    fn raise(&self, phase: u8) {
+        self.shared.phase.fetch_max(phase, Ordering::AcqRel);
+        for waker in self.wakers().iter() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.shared.phase.load(Ordering::Acquire) {
+            RUN => Phase::Run,
+            DRAIN => Phase::Drain,
+            _ => Phase::Abort,
+        }
+    }
+
+    /// A shard that is to be woken from now on. It looks at the phase after this.
+    pub(crate) fn register(&self, waker: Waker) {
+        self.wakers().push(waker);
+    }
+
+    fn wakers(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
+        // A panic while the list was locked leaves a whole list.
+        self.shared.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

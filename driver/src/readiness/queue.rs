@@ -1,0 +1,63 @@
+//! Completions that wait for the next wait, and which operations they keep busy.
+//!
+//! Most sends end inside submit, where nothing may be delivered (sentence 2). Until its completion is out, the
+//! operation counts as in flight (sentence 11). Instead of visiting the socket again on delivery, the socket
+//! keeps the queue's position of its completion, and compares: positions only grow.
+
+use std::collections::VecDeque;
+
+use crate::types::{Completion, Outcome, Token};
+
+/// When a queued completion is out: compared with [`Queue::is_out`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Ticket(u64);
+
+/// Finished operations in the order in which they finished.
+#[derive(Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Completion>,
+    delivered: u64,
+}
+
+impl Queue {
+    /// Queues a completion for the next wait.
+    #[inline]
+    pub(super) fn push(&mut self, token: Token, outcome: Outcome) -> Ticket {
+        self.entries.push_back(Completion { token, outcome });
+        Ticket(self.delivered + self.entries.len() as u64)
+    }
+
+    /// True once the completion of that ticket was delivered. The default ticket always was.
+    #[inline]
+    pub(super) fn is_out(&self, ticket: Ticket) -> bool {
+        ticket.0 <= self.delivered
+    }
+
+    /// Moves completions to `out`, which takes `limit` in all.
+    #[inline]
+    pub(super) fn deliver(&mut self, out: &mut Vec<Completion>, limit: usize) {
+        let count = self.entries.len().min(limit.saturating_sub(out.len()));
+        out.extend(self.entries.drain(..count));
+        self.delivered += count as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_out_when_its_completion_is_and_not_before() {
+        let mut queue = Queue::default();
+        let mut out = Vec::new();
+        assert!(queue.is_out(Ticket::default()));
+        let tickets = [1, 2, 3].map(|n| queue.push(Token(n), Outcome::ShutDown(Ok(()))));
+        queue.deliver(&mut out, 2);
+        assert_eq!(tickets.map(|ticket| queue.is_out(ticket)), [true, true, false]);
+        queue.deliver(&mut out, 2);
+        assert_eq!(out.len(), 2);
+        queue.deliver(&mut out, 3);
+        assert!(queue.is_out(tickets[2]));
+        assert_eq!(out.iter().map(|completion| completion.token.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}
