@@ -246,8 +246,6 @@ impl World {
             let reason = CloseReason::ReceiveFailed(Fault::of(FaultKind::Refused));
             self.oracle.cause.get_or_insert(reason);
             self.oracle.state = State::Closed;
-            // There is no socket: a close that was asked for has nothing to close.
-            self.in_flight.close = false;
             self.connection.handle_connect_failed(reason);
         }
         true
@@ -360,7 +358,7 @@ impl World {
     fn receive_wanted(&self) -> bool {
         let Oracle { paused, pressure, end_of_stream, state, .. } = self.oracle;
         match state {
-            State::Open => !paused && !(pressure && self.pause_under_pressure),
+            State::Open => !(paused || pressure && self.pause_under_pressure),
             State::Draining => !end_of_stream,
             _ => false,
         }
@@ -408,8 +406,10 @@ impl World {
             }
             Action::Close => {
                 assert!(!self.oracle.close_asked, "closed twice");
+                assert!(!self.in_flight.connect, "there is no socket to close yet");
                 if state == State::Draining {
                     assert!(self.oracle.end_of_stream && self.oracle_queued() == 0, "closed too early");
+                    assert!(!self.in_flight.shutdown, "closed before our own end went out");
                     self.oracle.state = State::Closing;
                 } else {
                     assert_eq!(state, State::Closing);
@@ -444,7 +444,7 @@ impl World {
                     assert!(waits, "draining, and nothing can end it but the deadline");
                 }
             }
-            State::Closing => assert!(oracle.close_asked),
+            State::Closing => assert!(oracle.close_asked || in_flight.connect),
             State::Closed => assert!(oracle.finished),
             State::Connecting => assert!(in_flight.connect),
             State::Handshaking => panic!("no step leads here"),
@@ -456,6 +456,7 @@ impl World {
         assert_eq!(connection.state(), oracle.state);
         assert_eq!(connection.is_open(), oracle.state == State::Open);
         assert_eq!(connection.reason(), oracle.cause);
+        assert_eq!(connection.is_connect_in_flight(), self.in_flight.connect);
         assert_eq!(connection.under_pressure(), oracle.pressure);
         let queued = connection.queued_bytes();
         assert_eq!(queued, self.oracle_queued());
