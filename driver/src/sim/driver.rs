@@ -62,7 +62,7 @@ enum Socket {
 
 #[derive(Debug)]
 struct Listener {
-    listener: SlabKey,
+    listening: SlabKey,
     accept: Option<Token>,
     close: Option<Token>,
     /// The shortage that goes on now was reported.
@@ -183,7 +183,7 @@ impl Sim {
         match self.sockets.get_mut(listener.0) {
             Some(Socket::Listener(state)) if state.accept.is_none() && state.close.is_none() => {
                 state.accept = Some(token);
-                let listener = state.listener;
+                let listener = state.listening;
                 self.net.borrow_mut().notify_listener(listener);
             }
             _ => self.complete(token, Outcome::AcceptEnded(INVALID)),
@@ -244,7 +244,7 @@ impl Sim {
         match self.sockets.get_mut(socket.0) {
             Some(Socket::Listener(state)) if state.close.is_none() => {
                 state.close = Some(token);
-                let listener = state.listener;
+                let listener = state.listening;
                 self.net.borrow_mut().notify_listener(listener);
             }
             Some(Socket::Stream(stream)) if stream.close.is_none() => {
@@ -270,7 +270,7 @@ impl Sim {
 
     fn turn_of_listener(&mut self, key: SlabKey) {
         let Some(Socket::Listener(state)) = self.sockets.get_mut(key) else { return };
-        let listener = state.listener;
+        let listener = state.listening;
         self.net.borrow_mut().listener_turn_taken(listener);
         if let Some(close) = state.close {
             let accept = state.accept;
@@ -529,7 +529,7 @@ impl Sim {
             let Some(Socket::Listener(state)) = self.sockets.get(key) else {
                 unreachable!("what leaves the driver leaves the list")
             };
-            self.net.borrow_mut().notify_listener(state.listener);
+            self.net.borrow_mut().notify_listener(state.listening);
         }
     }
 
@@ -581,7 +581,7 @@ impl Driver for Sim {
     ) -> io::Result<(SocketKey, SocketAddr)> {
         let mut net = self.net.borrow_mut();
         let listener = net.listen(address, options, Owner::Outside).map_err(io_error)?;
-        let state = Listener { listener, accept: None, close: None, shortage_reported: false };
+        let state = Listener { listening: listener, accept: None, close: None, shortage_reported: false };
         let Ok(key) = self.sockets.insert(Socket::Listener(state)) else {
             net.close_listener(listener);
             return Err(io_error(FaultKind::NoDescriptors));
@@ -617,7 +617,8 @@ impl Driver for Sim {
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let may_sleep = self.waker.fall_asleep();
-        let deadline = timeout.map(|timeout| self.net.borrow().elapsed() + timeout.min(WAIT_MAX));
+        let start = self.net.borrow().elapsed();
+        let deadline = timeout.map(|timeout| start + timeout.min(WAIT_MAX));
         loop {
             self.net.borrow_mut().run_due();
             while self.ready.len() < COMPLETIONS_MAX {
@@ -625,19 +626,25 @@ impl Driver for Sim {
                 let Some(key) = due else { break };
                 self.turn(key);
             }
-            if !self.ready.is_empty() || !may_sleep || self.waker.is_notified() {
-                break;
-            }
             let mut net = self.net.borrow_mut();
-            let next = net.next_event();
-            match (next, deadline) {
-                (Some(at), None) => net.advance_to(at),
-                (Some(at), Some(deadline)) if at <= deadline => net.advance_to(at),
-                (_, Some(deadline)) => {
-                    net.advance_to(deadline);
-                    break;
+            let woken = !may_sleep || self.waker.is_notified();
+            let moment = start.saturating_add(net.delay_max());
+            let bound = match deadline {
+                // Even a driver that is woken all the time sees time pass.
+                Some(deadline) if woken => Some(deadline.min(moment)),
+                None if woken => Some(moment),
+                deadline => deadline,
+            };
+            let upcoming = net.next_event();
+            if !self.ready.is_empty() {
+                break;
+            } else if let Some(at) = upcoming.filter(|at| bound.is_none_or(|bound| *at <= bound)) {
+                net.advance_to(at);
+            } else {
+                if let Some(bound) = bound {
+                    net.advance_to(bound);
                 }
-                (None, None) => break,
+                break;
             }
         }
         self.waker.awake();
@@ -687,6 +694,8 @@ impl Driver for Sim {
         let key = self.sockets.insert(Socket::Stream(Stream::new(end.end))).ok()?;
         let owner = self.owner(key);
         self.net.borrow_mut().adopt(end.end, owner);
+        // Only now: the net closes a detached end whose mark is gone.
+        drop(end.alive);
         Some(SocketKey(key))
     }
 
@@ -705,7 +714,7 @@ impl Drop for Sim {
         net.remove_driver(self.number);
         for (_, socket) in self.sockets.iter() {
             match socket {
-                Socket::Listener(state) => net.close_listener(state.listener),
+                Socket::Listener(state) => net.close_listener(state.listening),
                 Socket::Opening { end, .. } | Socket::Stream(Stream { end, .. }) => net.close(*end),
             }
         }

@@ -59,7 +59,8 @@ pub(super) struct End {
     peer: Option<SlabKey>,
     /// This end opened the connection, and holds the local port.
     opener: bool,
-    end_delivered: bool,
+    /// The end of our stream has reached the other end.
+    fin_delivered: bool,
     step_scheduled: bool,
     turn_scheduled: bool,
 }
@@ -196,6 +197,10 @@ impl Net {
     fn delay(&mut self) -> Duration {
         let max = self.behaviour.delay_max.as_nanos().min(u128::from(u64::MAX)) as u64;
         Duration::from_nanos(self.random.up_to(max))
+    }
+
+    pub(super) fn delay_max(&self) -> Duration {
+        self.behaviour.delay_max
     }
 
     fn schedule_soon(&mut self, event: Event) {
@@ -394,7 +399,7 @@ impl Net {
             owner,
             peer: None,
             opener,
-            end_delivered: false,
+            fin_delivered: false,
             step_scheduled: false,
             turn_scheduled: false,
         }
@@ -492,7 +497,7 @@ impl Net {
         }
         state.write_ended = true;
         state.owner = Owner::Nobody;
-        if state.peer.is_none() || (state.end_delivered && state.outbox.is_empty()) {
+        if state.peer.is_none() || (state.fin_delivered && state.outbox.is_empty()) {
             self.free(end);
         } else {
             self.step_soon(end);
@@ -522,7 +527,7 @@ impl Net {
     /// Schedules the next step of an end's outbox, if there is anything to move.
     fn step_soon(&mut self, end: SlabKey) {
         let state = self.end_mut(end);
-        let has_work = !state.outbox.is_empty() || (state.write_ended && !state.end_delivered);
+        let has_work = !state.outbox.is_empty() || (state.write_ended && !state.fin_delivered);
         if has_work && !state.reset && !state.step_scheduled && state.opening == Opening::Done {
             state.step_scheduled = true;
             self.schedule_soon(Event::Step(end));
@@ -538,7 +543,7 @@ impl Net {
         let waiting = state.outbox.len();
         let Some(peer) = state.peer else {
             // The other end is gone altogether: data is answered with a reset.
-            state.end_delivered |= waiting == 0 && state.write_ended;
+            state.fin_delivered |= waiting == 0 && state.write_ended;
             if waiting > 0 {
                 self.schedule_soon(Event::Reset(end));
             } else if state.owner == Owner::Nobody {
@@ -562,13 +567,13 @@ impl Net {
         }
         let together = moved == 0 || self.random.one_in(2);
         let state = self.end_mut(end);
-        if state.outbox.is_empty() && state.write_ended && !state.end_delivered && together {
-            state.end_delivered = true;
+        if state.outbox.is_empty() && state.write_ended && !state.fin_delivered && together {
+            state.fin_delivered = true;
             self.end_mut(peer).read_ended = true;
             self.notify(peer);
         }
         let state = self.end(end);
-        if state.owner == Owner::Nobody && state.end_delivered {
+        if state.owner == Owner::Nobody && state.fin_delivered {
             self.free(end);
         } else if room > moved || state.outbox.is_empty() {
             self.step_soon(end);
