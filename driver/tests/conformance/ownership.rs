@@ -19,7 +19,7 @@ pub(crate) fn s01_dropping_with_everything_in_flight<W: World>(seed: u64) {
         bed.holds = true;
         let outside = bed.world.listen(V4);
         let mut pairs = bed.pairs(30);
-        let large = pattern(seed, 8 << 20);
+        let large = pattern(seed, W::HUGE / 4);
         for (at, (socket, client)) in pairs.iter_mut().enumerate() {
             bed.receive(*socket);
             match at % 6 {

@@ -58,7 +58,7 @@ pub(crate) fn s05_two_hundred_connections_echo_every_byte<W: World>(seed: u64) {
         .map(|(socket, client)| Echo {
             socket,
             client,
-            bytes: pattern(chance.next(), chance.of(1..60_000)),
+            bytes: pattern(chance.next(), chance.of(1..20_000)),
             fed: 0,
             receive: bed.receive(socket),
             echoed: 0,
