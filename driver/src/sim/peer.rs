@@ -39,9 +39,7 @@ impl SimPeer {
         let count = net.end(self.key()).inbox.len().min(most);
         let before = received.len();
         received.resize(before + count, 0);
-        let read = net.read(self.key(), &mut received[before..]);
-        assert_eq!(read, count, "what had arrived can be read");
-        count
+        net.read(self.key(), &mut received[before..])
     }
 
     /// Ends our direction after what was written; reading goes on.

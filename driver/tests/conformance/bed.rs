@@ -207,6 +207,7 @@ pub(crate) struct Bed<W: World> {
     pub(crate) holds: bool,
     pub(crate) leases: Vec<(u64, Lease)>,
     /// Batches that came back.
+    #[expect(clippy::vec_box, reason = "as they came: the driver hands batches over in boxes")]
     pub(crate) batches: Vec<Box<SendBatch>>,
     /// All that was seen, with its token, in order.
     pub(crate) log: Vec<(u64, Seen)>,

@@ -51,7 +51,9 @@ pub(crate) fn s04_two_buffers_serve_a_hundred_sockets<W: World>(seed: u64) {
         client.feed(&pattern(at as u64, 10_000));
     }
     bed.until("everything from everyone", |bed| {
-        pairs.iter_mut().for_each(|(_, client)| client.pump());
+        for (_, client) in &mut pairs {
+            client.pump();
+        }
         receives.iter().all(|token| bed.received(*token).len() == 10_000)
     });
     for (at, (_, client)) in pairs.iter_mut().enumerate() {
@@ -167,7 +169,7 @@ pub(crate) fn s04_leases_keep_their_bytes_until_given_back_in_any_order<W: World
     }
     let (other, mut other_client) = bed.pair();
     let noise = bed.receive(other);
-    bed.receive_from(noise, &mut other_client, &[0xff; 50_000]);
+    bed.receive_from(noise, &mut other_client, &vec![0xff; 50_000]);
     let mut seen = Vec::new();
     let leases = std::mem::take(&mut bed.leases);
     assert_eq!(bed.driver().leases_out(), leases.len());

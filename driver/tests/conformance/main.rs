@@ -7,6 +7,8 @@
 //! A failed case names its seed; `ANYPORT_SEED=<seed> cargo test -p anyport-driver --test conformance <case>`
 //! runs it with that seed alone.
 
+#![expect(clippy::similar_names, reason = "every case has a seed, and many have sent and seen")]
+
 mod accept;
 mod bed;
 mod buffers;

@@ -102,7 +102,7 @@ pub(crate) fn s13_sockets_wander_between_three_drivers<W: World>(seed: u64) {
     let mut first = Bed::<W>::new(seed);
     let pairs = first.pairs(10);
     let world = first.world.clone();
-    let mut beds = vec![first, Bed::on(world.clone(), seed, CONFIG), Bed::on(world, seed, CONFIG)];
+    let mut beds = [first, Bed::on(world.clone(), seed, CONFIG), Bed::on(world, seed, CONFIG)];
     for (at, (mut socket, mut client)) in pairs.into_iter().enumerate() {
         let mut home = 0;
         for hop in 0..6 {

@@ -69,7 +69,7 @@ pub(crate) fn s01_drivers_come_and_go_while_others_work<W: World>(seed: u64) {
         for (socket, client) in &mut pairs {
             let receive = guest.receive(*socket);
             guest.receive_from(receive, client, &pattern(round, 3_000));
-            guest.send(*socket, &[2; 100_000]);
+            guest.send(*socket, &vec![2; 100_000]);
         }
         guest.drop_driver();
         bed.receive_from(receive, &mut client, &pattern(round, 3_000));

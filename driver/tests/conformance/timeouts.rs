@@ -6,9 +6,9 @@ use anyport_driver::Driver;
 
 use crate::bed::{Bed, CLOSED, Seen, World};
 
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 /// What a wait that should end at once may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) fn s08_a_wait_of_no_time_returns_at_once<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);

@@ -11,9 +11,9 @@ use anyport_driver::Driver;
 use crate::bed::{Bed, World, pattern};
 
 /// Far longer than any case waits.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 /// What a wait that should end at once may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) fn s09_a_wake_before_the_wait_ends_it<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
