@@ -18,7 +18,7 @@ const fn shared(port: PortSharing) -> ListenOptions {
         receive_buffer_bytes: None,
         send_buffer_bytes: None,
     };
-    ListenOptions { socket, backlog: 128, port }
+    ListenOptions { socket, backlog: 128, port, detachable: false }
 }
 
 pub(crate) fn s07_accept_reports_who_connected<W: World>(seed: u64) {
