@@ -8,7 +8,7 @@ use std::{
 
 use anyport_core::{
     Action, ChunkPool, Codec, Connection, Encode, Frame, Lines, Reassembly, SendMarks, Sent, SizeKind,
-    TimerWheel, connection::ReceiveEnd,
+    TimerWheel, connection::ReceiveEnd, send,
 };
 
 const MESSAGES: usize = 1_000_000;
@@ -32,19 +32,19 @@ fn count(allocations: u64, bytes: isize) {
 // keeps. Counting touches only thread-locals without a destructor, and so neither allocates nor panics.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as isize);
+        count(1, layout.size().cast_signed());
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(0, -(layout.size() as isize));
+        count(0, -(layout.size().cast_signed()));
         // SAFETY: `at` came from `alloc` or `realloc` above with this layout, and so from the system.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(1, size as isize - layout.size() as isize);
+        count(1, size.cast_signed() - layout.size().cast_signed());
         // SAFETY: `at` came from `alloc` or `realloc` above with this layout, and so from the system.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -71,7 +71,7 @@ fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, isize) {
 #[test]
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(vec![0_u8; 100]))), 1);
-    let (_, peak) = peak_bytes(|| drop(std::hint::black_box(vec![0_u8; 5_000])));
+    let ((), peak) = peak_bytes(|| drop(std::hint::black_box(vec![0_u8; 5_000])));
     assert_eq!(peak, 5_000);
 }
 
@@ -123,6 +123,25 @@ fn sending_allocates_nothing_at_steady_state() {
         };
         run(1_000);
         assert_eq!(allocations(|| run(MESSAGES / 2)), 0);
+    }
+}
+
+#[test]
+fn a_message_that_just_does_not_fit_a_chunk_makes_none_grow() {
+    let (mut pool, mut run) = (ChunkPool::new(), Vec::with_capacity(2));
+    let mut fill = |chunk: usize, first: usize| {
+        let mut batch = pool.take();
+        // The head is filled when a block is asked for.
+        for size in [send::CHUNK_BYTES, first, chunk - first, chunk - first + 1] {
+            batch.append(size, &mut pool, |out| out.resize(out.len() + size, 7));
+        }
+        run.push(batch);
+        pool.give(run.pop().expect("pushed above"));
+    };
+    for chunk in send::BLOCK_BYTES {
+        fill(chunk, 2);
+        let count = allocations(|| (2..1_000).for_each(|first| fill(chunk, first)));
+        assert_eq!(count, 0, "blocks of {chunk}");
     }
 }
 
@@ -228,7 +247,7 @@ fn a_frame_that_trickles_in_takes_no_more_than_twice_its_limit() {
             result.and_then(|()| reassembly.finish(b"x", at, limit, &mut pool)).is_err()
         })
     });
-    assert!(failed && peak <= 3 * limit as isize, "{peak} bytes");
+    assert!(failed && peak <= 3 * limit.cast_signed(), "{peak} bytes");
 }
 
 /// Fills a queue to `queue_max_bytes` with the messages that `send` makes; returns the bytes that it took.
@@ -248,7 +267,7 @@ fn full_queue(mut send: impl FnMut(&mut Connection, &mut ChunkPool, usize) -> Se
 #[test]
 fn a_full_queue_holds_a_few_times_its_limit_whatever_the_messages_are() {
     let marks = SendMarks::default();
-    let bound = 10 * marks.queue_max_bytes as isize;
+    let bound = 10 * marks.queue_max_bytes.cast_signed();
     for (small, large) in [(1, 1), (1, 1_024), (1, 1_025), (40, 40), (4_097, 4_097), (9_000, 2_000)] {
         let shared: Arc<[u8]> = vec![1; large].into();
         let peak = full_queue(|connection, pool, at| {
@@ -269,7 +288,7 @@ fn a_full_queue_holds_a_few_times_its_limit_whatever_the_messages_are() {
 fn empty_messages_take_no_memory_however_many_they_are() {
     let (marks, empty) = (SendMarks::default(), Arc::from([]));
     let (mut connection, mut pool) = (Connection::open(true), ChunkPool::new());
-    let (_, peak) = peak_bytes(|| {
+    let ((), peak) = peak_bytes(|| {
         for _ in 0..100_000 {
             connection.send_shared(Arc::clone(&empty), &marks, &mut pool);
             connection.send(0, &marks, &mut pool, |_| {});

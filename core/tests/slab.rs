@@ -106,7 +106,7 @@ proptest! {
             prop_assert_eq!(slab.index_end() as usize, model.generations.len());
             let in_use: HashMap<SlabKey, u32> = slab.iter().map(|(key, value)| (key, *value)).collect();
             prop_assert_eq!(&in_use, &model.used);
-            for index in 0..slots_max + 1 {
+            for index in 0..=slots_max {
                 let at = slab.at_mut(index).map(|(key, value)| (key, *value));
                 let expected = model.used.iter().find(|(key, _)| key.index == index);
                 prop_assert_eq!(at, expected.map(|(key, value)| (*key, *value)));

@@ -12,6 +12,8 @@ enum Turn {
     /// A timer at this tick, passed or not.
     SetAt(u64),
     Advance(u64),
+    /// To a tick that has passed: a clock that seems to go back.
+    Back(u64),
     /// To the tick that the wheel asks for, so many times.
     Follow(u8),
 }
@@ -33,6 +35,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         8 => distance().prop_map(Turn::Set),
         1 => prop_oneof![Just(u64::MAX), Just(u64::MAX - 1), Just(1_u64 << 63), 0..5_000_u64].prop_map(Turn::SetAt),
         5 => distance().prop_map(Turn::Advance),
+        1 => distance().prop_map(Turn::Back),
         3 => any::<u8>().prop_map(Turn::Follow),
     ]
 }
@@ -111,6 +114,7 @@ fn run(start: u64, turns: &[Turn]) -> Pair {
             Turn::Set(distance) => pair.set(pair.now.saturating_add(distance)),
             Turn::SetAt(tick) => pair.set(tick),
             Turn::Advance(distance) => pair.advance(pair.now.saturating_add(distance)),
+            Turn::Back(distance) => pair.advance(pair.now.saturating_sub(distance)),
             Turn::Follow(times) => {
                 for _ in 0..times % 8 {
                     // Timers at the end of time are never reached by steps.
@@ -188,4 +192,13 @@ fn the_last_tick_of_all_may_be_now() {
     let mut pair = Pair::at(u64::MAX);
     pair.set(u64::MAX);
     pair.advance_to_the_last_tick();
+}
+
+#[test]
+fn a_timer_that_is_due_fires_though_the_clock_goes_back() {
+    let (mut wheel, mut fired) = (TimerWheel::new(), Vec::new());
+    wheel.advance(1_812, &mut fired);
+    wheel.set(0, 'x');
+    wheel.advance(1_811, &mut fired);
+    assert_eq!(fired, ['x']);
 }
