@@ -1,7 +1,7 @@
 //! Servers that echo wrongly, to see that the loader sees it.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     thread::JoinHandle,
 };
@@ -11,17 +11,24 @@ use crate::process::{Ended, PATIENCE, run};
 /// Serves one connection with `answer`, which is given each chunk and the position of its first byte.
 fn serve_one(
     mut answer: impl FnMut(&mut TcpStream, u64, &[u8]) + Send + 'static,
-) -> (SocketAddr, JoinHandle<()>) {
+) -> (SocketAddr, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("the loader connects");
+        let (mut stream, peer) = listener.accept().expect("the loader connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut position = 0;
         let mut bytes = vec![0; 4096];
-        while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            answer(&mut stream, position, &bytes[..count]);
-            position += count as u64;
+        loop {
+            match stream.read(&mut bytes) {
+                Ok(0) => return format!("its peer {peer} ended the stream after {position} bytes"),
+                Ok(count) => {
+                    answer(&mut stream, position, &bytes[..count]);
+                    position += count as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return format!("reading from {peer} failed after {position} bytes: {error}"),
+            }
         }
     });
     (address, thread)
@@ -31,7 +38,9 @@ fn load(arguments: &str, answer: impl FnMut(&mut TcpStream, u64, &[u8]) + Send +
     let (address, server) = serve_one(answer);
     let ended =
         run(&format!("bench echo --addr {address} --connections 1 --duration 1 --warmup 0 {arguments}"));
-    server.join().expect("the server ends with its connection");
+    let end = server.join().expect("the server ends with its connection");
+    // Shown only if the test fails.
+    println!("the wrong server: {end}");
     ended
 }
 
