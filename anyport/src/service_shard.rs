@@ -424,13 +424,16 @@ impl<H: Handler> ServiceShard<H> {
                 Action::Send(batch) => io.submit(token, Op::Send { socket, batch }),
                 Action::Shutdown => io.submit(token, Op::Shutdown { socket }),
                 Action::Close => io.submit(token, Op::Close { socket }),
-                Action::StartDeadline => {
-                    let deadline = self.local.deadline(self.local.limits.drain_deadline);
-                    self.local.wheel.set(deadline, TimerEvent::DrainDeadline(key));
-                }
+                Action::StartDeadline => self.set_deadline(key, self.local.limits.drain_deadline),
+                Action::StartLinger => self.set_deadline(key, self.local.limits.linger),
                 Action::Finished(_) => unreachable!("returned above"),
             }
         }
+    }
+
+    fn set_deadline(&mut self, key: SlabKey, after: Duration) {
+        let deadline = self.local.deadline(after);
+        self.local.wheel.set(deadline, TimerEvent::DrainDeadline(key));
     }
 
     /// The end of a session: reported once, then its slot is free.

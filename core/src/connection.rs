@@ -49,6 +49,9 @@ pub enum Action {
     Send(Box<SendBatch>),
     /// Start the drain deadline: [`Connection::handle_deadline`] when it passes.
     StartDeadline,
+    /// All is sent and our direction has ended: start the wait for the peer's end, which is shorter. Also ends
+    /// with [`Connection::handle_deadline`].
+    StartLinger,
     /// End our direction of the stream.
     Shutdown,
     /// Close the socket; the driver joins what is in flight first.
@@ -80,6 +83,7 @@ pub struct Connection {
     shutdown_in_flight: bool,
     shutdown_done: bool,
     deadline_started: bool,
+    linger_started: bool,
     close_in_flight: bool,
     finished: bool,
     end_of_stream: bool,
@@ -112,6 +116,7 @@ impl Connection {
             shutdown_in_flight: false,
             shutdown_done: false,
             deadline_started: false,
+            linger_started: false,
             close_in_flight: false,
             finished: false,
             end_of_stream: false,
@@ -422,6 +427,10 @@ impl Connection {
         if flushed && !self.end_of_stream && !self.shutdown_in_flight && !self.shutdown_done {
             self.shutdown_in_flight = true;
             return Some(Action::Shutdown);
+        }
+        if self.shutdown_done && !self.linger_started {
+            self.linger_started = true;
+            return Some(Action::StartLinger);
         }
         None
     }

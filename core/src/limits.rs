@@ -33,9 +33,11 @@ pub struct Limits {
     /// A session from which nothing arrives for this long is closed (`IdleTimeout`); its own sends do not
     /// count. `None` never closes; dead peers are then found by TCP keep-alive. Default `None`.
     pub idle_timeout: Option<Duration>,
-    /// How long a draining session may take to flush and to see the peer's end (`DrainDeadline`).
-    /// Default 10 s.
+    /// How long a draining session may take until all that was queued is sent (`DrainDeadline`). Default 10 s.
     pub drain_deadline: Duration,
+    /// How long a drained session waits for the peer's end of stream after its own. A close before it could
+    /// cost the peer the last bytes, if it still sends. Default 1 s.
+    pub linger: Duration,
     /// Marks of each session's send queue.
     pub send: SendMarks,
     /// Stop reading from a session while its send queue is above `high_water_bytes`, so that a peer that
@@ -49,6 +51,7 @@ impl Default for Limits {
             sessions_max: 100_000,
             idle_timeout: None,
             drain_deadline: Duration::from_secs(10),
+            linger: Duration::from_secs(1),
             send: SendMarks::default(),
             pause_reading_under_pressure: true,
         }

@@ -69,7 +69,10 @@ pub fn choose(choice: DriverChoice, config: DriverConfig) -> io::Result<Chosen> 
 
 #[cfg(target_os = "linux")]
 fn try_io_uring(config: DriverConfig) -> io::Result<String> {
-    let features = crate::io_uring::probe(config)?;
+    // On a thread of its own: what the kernel still does for a ring that is gone would interrupt blocking
+    // calls of the thread that made it.
+    let features = std::thread::spawn(move || crate::io_uring::probe(config));
+    let features = features.join().map_err(|_| io::Error::other("the probe panicked; this is a bug"))??;
     let buffers =
         if features.incremental_buffers { "with incremental buffers" } else { "with whole buffers" };
     Ok(format!("the kernel offers io_uring {buffers}"))

@@ -44,6 +44,8 @@ fn step(rough: u32) -> impl Strategy<Value = Step> {
         rough => Just(Step::Drain),
         rough => any::<u16>().prop_map(Step::Close),
         rough => Just(Step::EndOfStream),
+        rough => Just(Step::EndOfStreamKept),
+        rough => Just(Step::Delivered),
         rough => Just(Step::Deadline),
         rough => fault().prop_map(Step::ReceiveFailed),
         rough => (fault(), size()).prop_map(|(kind, taken)| Step::SendFailed(kind, taken)),
@@ -120,7 +122,7 @@ fn walk(connecting: bool, pausing: bool, alphabet: &[Step]) -> usize {
     seen.len()
 }
 
-const ALPHABET: [Step; 22] = [
+const ALPHABET: [Step; 24] = [
     Step::Send(0),
     Step::Send(1),
     Step::Send(2),
@@ -134,6 +136,8 @@ const ALPHABET: [Step; 22] = [
     Step::ConnectFailed,
     Step::Received,
     Step::EndOfStream,
+    Step::EndOfStreamKept,
+    Step::Delivered,
     Step::ReceiveFailed(FaultKind::PeerReset),
     Step::ReceiveCancelled,
     Step::Progress(1),

@@ -23,6 +23,10 @@ pub(crate) enum Step {
     /// Bytes arrive.
     Received,
     EndOfStream,
+    /// The peer's end, while bytes from before it are still kept for the handler.
+    EndOfStreamKept,
+    /// The handler has had the bytes that were kept.
+    Delivered,
     ReceiveFailed(FaultKind),
     /// The terminal completion of a receive that was cancelled, or whose socket is being closed.
     ReceiveCancelled,
@@ -59,6 +63,7 @@ struct Oracle {
     end_of_stream: bool,
     shutdown_done: bool,
     deadline_started: bool,
+    linger_started: bool,
     close_asked: bool,
     finished: bool,
     /// Bytes queued and not yet in a batch of the driver.
@@ -97,6 +102,7 @@ impl World {
                 end_of_stream: false,
                 shutdown_done: false,
                 deadline_started: false,
+                linger_started: false,
                 close_asked: false,
                 finished: false,
                 pending: 0,
@@ -138,8 +144,17 @@ impl World {
                 true
             }
             Step::Connected | Step::ConnectFailed => self.complete_connect(step == Step::Connected),
-            Step::Received | Step::EndOfStream | Step::ReceiveFailed(_) | Step::ReceiveCancelled => {
-                self.in_flight.receive && self.complete_receive(step)
+            Step::Received
+            | Step::EndOfStream
+            | Step::EndOfStreamKept
+            | Step::ReceiveFailed(_)
+            | Step::ReceiveCancelled => self.in_flight.receive && self.complete_receive(step),
+            Step::Delivered => {
+                if self.oracle.end_of_stream {
+                    self.drain(CloseReason::PeerClosed);
+                }
+                self.connection.handle_delivered();
+                self.oracle.end_of_stream
             }
             Step::Progress(_) | Step::Sent | Step::SendFailed(..) => match self.in_flight.send.take() {
                 Some(batch) => {
@@ -262,6 +277,10 @@ impl World {
                 self.drain(CloseReason::PeerClosed);
                 ReceiveEnd::EndOfStream
             }
+            Step::EndOfStreamKept => {
+                self.oracle.end_of_stream = true;
+                ReceiveEnd::EndOfStream
+            }
             Step::ReceiveFailed(kind) => {
                 let fault = Fault::new(kind, 7);
                 self.close(CloseReason::from_receive(fault));
@@ -275,7 +294,7 @@ impl World {
         };
         self.in_flight.receive = false;
         self.in_flight.receive_cancel = false;
-        self.connection.handle_receive_ended(end, false);
+        self.connection.handle_receive_ended(end, step == Step::EndOfStreamKept);
         true
     }
 
@@ -358,7 +377,7 @@ impl World {
     fn receive_wanted(&self) -> bool {
         let Oracle { paused, pressure, end_of_stream, state, .. } = self.oracle;
         match state {
-            State::Open => !(paused || pressure && self.pause_under_pressure),
+            State::Open => !(end_of_stream || paused || pressure && self.pause_under_pressure),
             State::Draining => !end_of_stream,
             _ => false,
         }
@@ -396,6 +415,12 @@ impl World {
             Action::StartDeadline => {
                 assert!(state == State::Draining && !self.oracle.deadline_started, "deadline in {state:?}");
                 self.oracle.deadline_started = true;
+                self.in_flight.deadline = true;
+            }
+            Action::StartLinger => {
+                assert!(state == State::Draining && self.oracle.shutdown_done, "linger in {state:?}");
+                assert!(!self.oracle.linger_started, "two waits for the peer's end");
+                self.oracle.linger_started = true;
                 self.in_flight.deadline = true;
             }
             Action::Shutdown => {
@@ -440,6 +465,7 @@ impl World {
                 assert!(oracle.pending == 0 || in_flight.send.is_some(), "bytes wait for nothing");
                 if oracle.state == State::Draining {
                     assert!(oracle.deadline_started, "draining without a deadline");
+                    assert!(oracle.linger_started == oracle.shutdown_done, "no wait for the peer's end");
                     let waits = in_flight.receive || in_flight.send.is_some() || in_flight.shutdown;
                     assert!(waits, "draining, and nothing can end it but the deadline");
                 }

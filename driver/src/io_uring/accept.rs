@@ -46,9 +46,8 @@ impl IoUring {
         match self.open_socket(key).and_then(|socket| socket.listening.as_mut()) {
             Some(listening) if listening.token.is_none() => {
                 listening.token = Some(token);
-                for _ in 0..ACCEPTS_POSTED {
-                    self.post_accept(key);
-                }
+                self.short_of_accepts.push(key);
+                self.top_up_accepts(true);
             }
             _ => self.queue(token, Outcome::AcceptEnded(INVALID)),
         }
@@ -78,6 +77,7 @@ impl IoUring {
         };
         let entry = accept.build().user_data(Tag::Accept.with(slot));
         listening.posted += 1;
+        self.posted += 1;
         // SAFETY: address and length lie in a box of the slab that is removed only after this accept's
         // completion.
         unsafe { self.ring.push(&entry) };
@@ -91,6 +91,7 @@ impl IoUring {
         let closing = listener.closing;
         let listening = listener.listening.as_mut().expect("it is a listener");
         listening.posted -= 1;
+        self.posted -= 1;
         let token = listening.token.expect("accepts are posted for a submitted accept");
         let detachable = listening.detachable;
         let shortage = match result {
@@ -110,17 +111,18 @@ impl IoUring {
             self.accepting.remove(slot);
             return self.finish_close(key);
         }
-        match shortage {
-            None => {
-                if result.is_ok() {
-                    self.end_back_off(key);
-                }
-                self.push_accept(slot);
-            }
-            Some(fault) => {
-                self.accepting.remove(slot);
-                self.hold_back(key, fault, out);
-            }
+        if let Some(fault) = shortage {
+            self.accepting.remove(slot);
+            return self.back_off(key, fault, out);
+        }
+        if result.is_ok() {
+            self.end_back_off(key);
+        }
+        if self.has_place() {
+            self.push_accept(slot);
+        } else {
+            self.accepting.remove(slot);
+            self.run_short(key);
         }
     }
 
@@ -148,19 +150,39 @@ impl IoUring {
         }
     }
 
-    /// A shortage: this accept is posted again after a while, or when a socket closes. One report a while.
-    fn hold_back(&mut self, key: SocketKey, fault: Fault, out: &mut Vec<Completion>) {
+    /// True if one more socket could be taken in, counting those that are on their way.
+    fn has_place(&self) -> bool {
+        self.sockets.len() + self.posted + self.connecting.len() < self.places as usize
+    }
+
+    /// The listener has fewer accepts posted than it wants, for lack of places. It is told when it has none.
+    fn run_short(&mut self, key: SocketKey) {
+        if !self.short_of_accepts.contains(&key) {
+            self.short_of_accepts.push(key);
+        }
         let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
         let listening = listener.listening.as_mut().expect("it is a listener");
-        listening.held_back += 1;
-        if self.held_back.contains(&key) {
+        if listening.posted == 0 && !std::mem::replace(&mut listening.told, true) {
+            let token = listening.token.expect("accepts are posted for a submitted accept");
+            self.queue(token, Outcome::AcceptFaulted(Fault::of(FaultKind::NoDescriptors)));
+        }
+    }
+
+    /// The system is short of something: accepts are posted again after a while, or when a socket closes. One
+    /// report for each while.
+    fn back_off(&mut self, key: SocketKey, fault: Fault, out: &mut Vec<Completion>) {
+        if !self.short_of_accepts.contains(&key) {
+            self.short_of_accepts.push(key);
+        }
+        let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        if listening.retry_at.is_some() {
             return;
         }
         let token = listening.token.expect("accepts are posted for a submitted accept");
-        let pause = Duration::from_millis(listening.back_off_ms);
+        let at = Instant::now() + Duration::from_millis(listening.back_off_ms);
         listening.back_off_ms = (listening.back_off_ms * 2).min(BACK_OFF_MAX_MS);
-        self.held_back.push(key);
-        let at = Instant::now() + pause;
+        listening.retry_at = Some(at);
         self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
         out.push(Completion { token, outcome: Outcome::AcceptFaulted(fault) });
     }
@@ -168,26 +190,43 @@ impl IoUring {
     fn end_back_off(&mut self, key: SocketKey) {
         if let Some(listening) = self.sockets.get_mut(key.0).and_then(|socket| socket.listening.as_mut()) {
             listening.back_off_ms = BACK_OFF_MIN_MS;
+            listening.told = false;
         }
     }
 
-    pub(super) fn retry_accepts_if_due(&mut self) {
-        if self.retry_at.is_some_and(|at| Instant::now() >= at) {
-            self.retry_accepts();
-        }
-    }
-
-    /// Posts all accepts that were held back.
+    /// Posts accepts again for listeners whose time has come.
     pub(super) fn retry_accepts(&mut self) {
-        if self.held_back.is_empty() {
+        if let Some(at) = self.retry_at
+            && Instant::now() >= at
+        {
+            self.top_up_accepts(false);
+        }
+    }
+
+    /// Posts the accepts that listeners lack, as far as there are places. `now` does not wait for the end of a
+    /// back-off: a socket has closed, so what was short may be there.
+    pub(super) fn top_up_accepts(&mut self, now: bool) {
+        if self.short_of_accepts.is_empty() {
             return;
         }
+        let time = Instant::now();
         self.retry_at = None;
-        for key in std::mem::take(&mut self.held_back) {
+        for key in std::mem::take(&mut self.short_of_accepts) {
             let Some(listening) = self.open_socket(key).and_then(|socket| socket.listening.as_mut()) else {
                 continue;
             };
-            for _ in 0..std::mem::take(&mut listening.held_back) {
+            if let Some(at) = listening.retry_at.filter(|&at| !now && at > time) {
+                self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
+                self.short_of_accepts.push(key);
+                continue;
+            }
+            listening.retry_at = None;
+            let lacking = ACCEPTS_POSTED.saturating_sub(listening.posted);
+            for _ in 0..lacking {
+                if !self.has_place() {
+                    self.run_short(key);
+                    break;
+                }
                 self.post_accept(key);
             }
         }

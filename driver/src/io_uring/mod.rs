@@ -47,7 +47,7 @@ use self::{
     accept::{Accepting, Connecting},
     buffers::Buffers,
     ring::Ring,
-    socket::{Descriptor, Listening, Receiving, Socket},
+    socket::{Descriptor, Listening, Receiving, Shutdown, Socket},
     tag::Tag,
 };
 use crate::{
@@ -81,10 +81,13 @@ pub struct IoUring {
     queued: VecDeque<Completion>,
     /// Kernel completions being translated.
     scratch: Vec<cqueue::Entry>,
-    /// Listeners that hold accepts back, and until when.
-    held_back: Vec<SocketKey>,
+    /// Listeners that have fewer accepts posted than they want.
+    short_of_accepts: Vec<SocketKey>,
+    /// When the first of those that back off tries again.
     retry_at: Option<Instant>,
-    table_slots: u32,
+    /// Accepts that the kernel has, over all listeners: each will need a place.
+    posted: usize,
+    places: u32,
     event: Arc<OwnedFd>,
     waker: Waker,
 }
@@ -104,7 +107,7 @@ impl IoUring {
             ));
         }
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let sockets_max = config.sockets_max.min(tag::INDEX_MAX - 1).max(2);
+        let sockets_max = config.sockets_max.clamp(1, tag::INDEX_MAX - 1);
         // The table may not have more slots than the process may open files.
         let slots = u64::from(sockets_max).min(files.unwrap_or(u64::MAX)) as u32;
         ring.submitter().register_files_sparse(slots)?;
@@ -123,16 +126,17 @@ impl IoUring {
         });
         let mut driver = Self {
             ring,
-            sockets: Slab::new(sockets_max),
+            sockets: Slab::new(slots),
             accepting: Slab::new(tag::INDEX_MAX - 1),
-            connecting: Slab::new(sockets_max),
+            connecting: Slab::new(slots),
             buffers,
             starved: VecDeque::new(),
             queued: VecDeque::new(),
             scratch: Vec::new(),
-            held_back: Vec::new(),
+            short_of_accepts: Vec::new(),
+            posted: 0,
             retry_at: None,
-            table_slots: slots,
+            places: slots,
             event,
             waker,
         };
@@ -204,15 +208,25 @@ impl IoUring {
 
     fn submit_shutdown(&mut self, token: Token, key: SocketKey) {
         match self.open_socket(key) {
-            Some(socket) if socket.listening.is_none() && !socket.shutting_down => {
-                socket.shutting_down = true;
+            Some(socket) if socket.listening.is_none() && socket.shutdown == Shutdown::None => {
+                socket.shutdown = Shutdown::Waiting;
                 socket.shutdown_token = token;
-                let entry = socket.shutdown(key);
-                // SAFETY: a shutdown points at nothing.
-                unsafe { self.ring.push(&entry) };
+                self.push_shutdown(key);
             }
             _ => self.queue(token, Outcome::ShutDown(Err(INVALID))),
         }
+    }
+
+    /// Hands a shutdown to the kernel, once the send before it has ended.
+    fn push_shutdown(&mut self, key: SocketKey) {
+        let socket = self.sockets.get_mut(key.0).expect("a shutdown is on a socket that is there");
+        if socket.shutdown != Shutdown::Waiting || socket.batch.is_some() {
+            return;
+        }
+        socket.shutdown = Shutdown::InFlight;
+        let entry = socket.shutdown(key);
+        // SAFETY: a shutdown points at nothing.
+        unsafe { self.ring.push(&entry) };
     }
 
     fn submit_close(&mut self, token: Token, key: SocketKey) {
@@ -226,8 +240,8 @@ impl IoUring {
             // SAFETY: a cancel points at nothing.
             unsafe { self.ring.push_unowed(&entry) };
             self.give_up_starved(key);
+            self.give_up_shutdown(key);
         }
-        self.held_back.retain(|listener| *listener != key);
         self.finish_close(key);
     }
 
@@ -247,8 +261,8 @@ impl IoUring {
             self.queue(token, Outcome::AcceptEnded(Fault::of(FaultKind::Cancelled)));
         }
         self.queue(socket.close_token, Outcome::Closed(Ok(())));
-        // A descriptor may be free now: listeners that ran short try again.
-        self.retry_accepts();
+        // A place is free now: listeners that ran short try again.
+        self.top_up_accepts(true);
     }
 
     /// A receive that waits for a buffer is not the kernel's: it ends at once.
@@ -258,6 +272,16 @@ impl IoUring {
             socket.receiving = Receiving::Idle;
             let token = socket.receive_token;
             self.queue(token, Outcome::Received(Received::Failed(CANCELLED)));
+        }
+    }
+
+    /// Nor is a shutdown that waits for a send.
+    fn give_up_shutdown(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key.0) else { return };
+        if socket.shutdown == Shutdown::Waiting {
+            socket.shutdown = Shutdown::None;
+            let token = socket.shutdown_token;
+            self.queue(token, Outcome::ShutDown(Err(CANCELLED)));
         }
     }
 
@@ -352,12 +376,14 @@ impl IoUring {
         out.push(Completion { token: socket.send_token, outcome: Outcome::Sent(batch, outcome) });
         if socket.closing {
             self.finish_close(key);
+        } else if socket.shutdown == Shutdown::Waiting {
+            self.push_shutdown(key);
         }
     }
 
     fn shut_down(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a shutdown is in flight");
-        socket.shutting_down = false;
+        socket.shutdown = Shutdown::None;
         let result = outcome(result).map(|_| ()).map_err(errno::fault);
         out.push(Completion { token: socket.shutdown_token, outcome: Outcome::ShutDown(result) });
         self.finish_close(key);
@@ -378,10 +404,11 @@ impl IoUring {
         };
         let woken = self.waker.awake();
         result?;
-        let most = COMPLETIONS_MAX.saturating_sub(self.queued.len()).max(1);
-        completions.extend(self.queued.drain(..));
+        let queued = self.queued.len().min(COMPLETIONS_MAX);
+        completions.extend(self.queued.drain(..queued));
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.ring.take(&mut scratch, most);
+        // One entry may be two outcomes: the last data of a receive, and its end.
+        self.ring.take(&mut scratch, (COMPLETIONS_MAX - queued) / 2);
         for entry in &scratch {
             self.translate(entry, completions);
         }
@@ -463,8 +490,9 @@ impl Driver for IoUring {
         let listening = Listening {
             token: None,
             posted: 0,
-            held_back: 0,
             detachable: options.detachable,
+            retry_at: None,
+            told: false,
             back_off_ms: accept::BACK_OFF_MIN_MS,
         };
         let socket = Socket::new(Descriptor::Plain(socket), Some(Box::new(listening)));
@@ -507,7 +535,7 @@ impl Driver for IoUring {
         let before = completions.len();
         let mut deadline = None;
         loop {
-            self.retry_accepts_if_due();
+            self.retry_accepts();
             self.feed_starved();
             let idle =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
@@ -554,6 +582,8 @@ impl Driver for IoUring {
             (Some(plain), Descriptor::Direct(slot)) => {
                 // SAFETY: a close points at nothing; the socket lives on in the plain descriptor.
                 unsafe { self.ring.push_unowed(&socket::close_direct(slot)) };
+                // Now: as long as the slot is there, a close of the descriptor ends nothing.
+                self.ring.flush().ok()?;
                 Some(Detached(DetachedSocket::Descriptor(plain)))
             }
             (_, Descriptor::Plain(plain)) => Some(Detached(DetachedSocket::Descriptor(plain))),

@@ -27,6 +27,6 @@ pub fn probe(config: DriverConfig) -> io::Result<Features> {
     Ok(Features {
         incremental_buffers: driver.buffers.is_incremental(),
         descriptor_install: supported.is_supported(io_uring::opcode::FixedFdInstall::CODE),
-        sockets_max: driver.table_slots,
+        sockets_max: driver.places,
     })
 }

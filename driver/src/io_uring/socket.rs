@@ -1,6 +1,9 @@
 //! What the driver keeps of each socket.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    time::Instant,
+};
 
 use anyport_core::SendBatch;
 use io_uring::{opcode, squeue, types};
@@ -46,6 +49,17 @@ pub(super) enum Receiving {
     Starved,
 }
 
+/// Where a shutdown is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shutdown {
+    /// None is wanted.
+    None,
+    /// It waits for the send before it.
+    Waiting,
+    /// The kernel has it.
+    InFlight,
+}
+
 /// Header and pieces of a gathered send, at an address that stays.
 pub(super) struct Gather {
     header: libc::msghdr,
@@ -58,10 +72,12 @@ pub(super) struct Listening {
     pub(super) token: Option<Token>,
     /// Accepts that the kernel has.
     pub(super) posted: usize,
-    /// Accepts that are not posted because of a shortage.
-    pub(super) held_back: usize,
     /// Accepted sockets are plain descriptors, which can leave the driver.
     pub(super) detachable: bool,
+    /// Backing off after a shortage of the system: until when.
+    pub(super) retry_at: Option<Instant>,
+    /// The shortage was reported.
+    pub(super) told: bool,
     /// How long to hold back after the next shortage, in milliseconds.
     pub(super) back_off_ms: u64,
 }
@@ -72,7 +88,7 @@ pub(super) struct Socket {
     pub(super) receiving: Receiving,
     pub(super) closing: bool,
     pub(super) send_cancelled: bool,
-    pub(super) shutting_down: bool,
+    pub(super) shutdown: Shutdown,
     pub(super) receive_token: Token,
     pub(super) send_token: Token,
     pub(super) shutdown_token: Token,
@@ -90,7 +106,7 @@ impl Socket {
             receiving: Receiving::Idle,
             closing: false,
             send_cancelled: false,
-            shutting_down: false,
+            shutdown: Shutdown::None,
             receive_token: Token(0),
             send_token: Token(0),
             shutdown_token: Token(0),
@@ -105,7 +121,7 @@ impl Socket {
     pub(super) fn is_busy(&self) -> bool {
         self.receiving != Receiving::Idle
             || self.batch.is_some()
-            || self.shutting_down
+            || self.shutdown != Shutdown::None
             || self.listening.as_ref().is_some_and(|listening| listening.posted > 0)
     }
 

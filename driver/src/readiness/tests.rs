@@ -1,6 +1,7 @@
 //! The driver on real loopback sockets; the other ends are plain blocking sockets of the standard library.
 
 use std::{
+    collections::HashMap,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     thread,
@@ -161,7 +162,7 @@ fn echoes_every_byte_of_many_sessions() {
         })
         .collect();
     let mut closed = 0;
-    let mut backlog: std::collections::HashMap<SocketKey, VecDeque<Vec<u8>>> = Default::default();
+    let mut backlog: HashMap<SocketKey, VecDeque<Vec<u8>>> = HashMap::new();
     let mut keys = Vec::new();
     // Tokens carry the session's number: operations of several sessions are in flight.
     while closed < SESSIONS {
@@ -374,7 +375,7 @@ fn a_full_table_is_reported_and_accepting_goes_on_when_a_socket_closes() {
     bench.assert_quiet();
     let mut second_peer = TcpStream::connect(bench.address).unwrap();
     let mut reports = 0;
-    let end = Instant::now() + Duration::from_millis(100);
+    let end = Instant::now() + Duration::from_millis(700);
     while Instant::now() < end {
         bench.wait(end.saturating_duration_since(Instant::now()));
         for completion in bench.inbox.drain(..) {
@@ -383,13 +384,14 @@ fn a_full_table_is_reported_and_accepting_goes_on_when_a_socket_closes() {
             reports += 1;
         }
     }
-    // At 0, 10, 30 and 70 ms.
-    assert!((2..=4).contains(&reports), "{reports} reports");
+    // At 0, 10, 30, 70, 150, 310 and 630 ms; a slow machine misses some.
+    assert!((2..=7).contains(&reports), "{reports} reports");
     bench.close(first);
     assert!(matches!(bench.next().outcome, Outcome::Closed(Ok(()))));
     let closed = Instant::now();
     let second = bench.accepted();
-    assert!(closed.elapsed() < Duration::from_millis(50));
+    // The timer would have taken till 1,130 ms.
+    assert!(closed.elapsed() < Duration::from_millis(200));
     bench.receive(second);
     second_peer.write_all(b"here").unwrap();
     assert_eq!(bench.data(), b"here");
@@ -424,14 +426,13 @@ fn sockets_without_memory_go_on_in_the_order_in_which_they_ran_dry() {
 #[test]
 fn a_flood_does_not_keep_others_from_being_served() {
     let mut bench = Bench::new(DriverConfig { receive_memory_bytes: 8 << 20, ..small() });
-    let (flooded, flooder) = bench.pair();
+    let (flooded, mut noisy_peer) = bench.pair();
     let (quiet, mut peer) = bench.pair();
     bench.driver.submit(Token(100), Op::Receive { socket: flooded });
     bench.receive(quiet);
     let flood = thread::spawn(move || {
         let bytes = vec![7; 1 << 20];
-        let mut flooder = flooder;
-        while flooder.write_all(&bytes).is_ok() {}
+        while noisy_peer.write_all(&bytes).is_ok() {}
     });
     for _ in 0..200 {
         peer.write_all(b"ping").unwrap();
@@ -450,13 +451,41 @@ fn a_flood_does_not_keep_others_from_being_served() {
 }
 
 #[test]
+fn a_caller_that_always_sends_still_receives() {
+    let mut bench = Bench::new(small());
+    let (busy, _busy_peer) = bench.pair();
+    let (socket, mut peer) = bench.pair();
+    bench.receive(socket);
+    bench.assert_quiet();
+    peer.write_all(b"me too").unwrap();
+    thread::sleep(QUIET);
+    bench.send(busy, b"more");
+    let mut waits = 0;
+    loop {
+        bench.wait(PATIENCE);
+        waits += 1;
+        assert!(waits <= 3, "the system was not asked");
+        for Completion { token, outcome } in std::mem::take(&mut bench.inbox) {
+            match outcome {
+                Outcome::Sent(..) => bench.send(busy, b"more"),
+                Outcome::Received(Received::Data(lease)) if token == RECEIVE => {
+                    bench.driver.recycle(lease);
+                    return;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn no_wake_is_lost_and_none_is_needed_twice() {
     const ROUNDS: u32 = 5_000;
     let mut driver = Readiness::new(small()).unwrap();
     let waker = driver.waker();
     let (ask, asked) = std::sync::mpsc::channel::<u32>();
     let posted = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let poster = thread::spawn({
+    let waking = thread::spawn({
         let posted = posted.clone();
         move || {
             for round in asked {
@@ -475,7 +504,7 @@ fn no_wake_is_lost_and_none_is_needed_twice() {
         }
     }
     drop(ask);
-    poster.join().unwrap();
+    waking.join().unwrap();
     assert!(out.is_empty());
     // A wake may have come too late for the wait that it was meant for, and so end one more.
     driver.wait(Some(QUIET), &mut out).unwrap();
@@ -559,7 +588,7 @@ fn one_wait_delivers_a_bounded_number_and_the_rest_follows() {
     let dead = bench.pair().0;
     bench.close(dead);
     assert!(matches!(bench.next().outcome, Outcome::Closed(Ok(()))));
-    for _ in 0..2 * COMPLETIONS_MAX + 1 {
+    for _ in 0..=2 * COMPLETIONS_MAX {
         bench.receive(dead);
     }
     for count in [COMPLETIONS_MAX, COMPLETIONS_MAX, 1] {

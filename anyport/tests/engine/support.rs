@@ -1,0 +1,186 @@
+//! What the cases share: an engine on a free port, peers that give up instead of hanging, and events from the
+//! handler to the test.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    time::{Duration, Instant},
+};
+
+use anyport::{CloseReason, Codec, Counters, DriverChoice, Engine, Handler, Limits, Remote, Running, Server};
+
+/// Longer than anything here takes; a peer that waits this long has found a bug.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a case once for each driver.
+macro_rules! on_every_driver {
+    ($($case:ident)*) => {
+        mod io_uring {
+            $(#[test] fn $case() { super::$case(anyport::DriverChoice::IoUring); })*
+        }
+        mod readiness {
+            $(#[test] fn $case() { super::$case(anyport::DriverChoice::Readiness); })*
+        }
+    };
+}
+
+/// What a handler tells its test.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    Open,
+    Frame(u16, Vec<u8>),
+    Close(CloseReason),
+    Other(&'static str),
+}
+
+/// Where events come out.
+pub(crate) struct Events(Receiver<Event>);
+
+impl Events {
+    pub(crate) fn new() -> (Sender<Event>, Self) {
+        let (tell, told) = channel();
+        (tell, Self(told))
+    }
+
+    /// The next event.
+    pub(crate) fn next(&self) -> Event {
+        match self.0.recv_timeout(PATIENCE) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => panic!("no event came"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the handlers are gone"),
+        }
+    }
+
+    /// The reason of the next close, whatever comes before it.
+    pub(crate) fn next_close(&self) -> CloseReason {
+        loop {
+            if let Event::Close(reason) = self.next() {
+                return reason;
+            }
+        }
+    }
+
+    /// Everything that is still to come once the handlers are gone.
+    pub(crate) fn rest(self) -> Vec<Event> {
+        self.0.into_iter().collect()
+    }
+}
+
+/// A running engine with one server, as service 0.
+pub(crate) struct Bed<H: Handler> {
+    pub(crate) running: Running,
+    pub(crate) remote: Remote<H>,
+}
+
+impl<H: Handler> Bed<H> {
+    pub(crate) fn start(
+        driver: DriverChoice,
+        shards: usize,
+        codec: H::Codec,
+        limits: Limits,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Self {
+        let mut engine = Engine::new().unwrap().shards(shards).unwrap().driver(driver);
+        let server = Server::bind("127.0.0.1:0", codec).limits(limits);
+        let remote = engine.add_server(server, make).unwrap();
+        Self { running: engine.start().unwrap(), remote }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running.address(0).unwrap()
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::connect(self.address())
+    }
+
+    /// Waits until the published counters satisfy `enough`: a shard publishes at the end of each turn.
+    pub(crate) fn counters_when(&self, enough: impl Fn(&Counters) -> bool) -> Counters {
+        let start = Instant::now();
+        loop {
+            let counters = self.running.counters(0);
+            if enough(&counters) {
+                return counters;
+            }
+            assert!(start.elapsed() < PATIENCE, "the counters stay at {counters:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A blocking connection that fails instead of hanging.
+pub(crate) struct Peer(pub(crate) TcpStream);
+
+impl Peer {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    pub(crate) fn expect(&mut self, bytes: &[u8]) {
+        let mut got = vec![0; bytes.len()];
+        self.0.read_exact(&mut got).unwrap();
+        assert_eq!(got, bytes);
+    }
+
+    /// Reads until the peer's end, which may be a reset.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut got = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match self.0.read(&mut buffer) {
+                Ok(0) => return got,
+                Ok(count) => got.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return got,
+                Err(error) => panic!("the session did not end: {error}"),
+            }
+        }
+    }
+
+    /// Ends with a reset instead of an end of stream.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// Bytes that differ at every position of a stream.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
+
+/// Echoes every frame, and tells the test what happens.
+pub(crate) struct Echo<C> {
+    pub(crate) tell: Sender<Event>,
+    codec: std::marker::PhantomData<C>,
+}
+
+impl<C> Echo<C> {
+    pub(crate) fn new(tell: Sender<Event>) -> Self {
+        Self { tell, codec: std::marker::PhantomData }
+    }
+}
+
+impl<C: Codec> Handler for Echo<C> {
+    type State = ();
+    type Codec = C;
+
+    fn on_open(&mut self, _session: &mut anyport::Session<Self>) {
+        let _ = self.tell.send(Event::Open);
+    }
+
+    fn on_frame(&mut self, session: &mut anyport::Session<Self>, frame: anyport::Frame) {
+        session.send_frame(frame);
+    }
+
+    fn on_close(&mut self, _session: &mut anyport::Session<Self>, reason: CloseReason) {
+        let _ = self.tell.send(Event::Close(reason));
+    }
+}

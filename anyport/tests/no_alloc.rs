@@ -1,0 +1,123 @@
+//! At steady state a message costs no heap allocation: counted over a million echoes on every driver.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io::{Read, Write},
+    net::TcpStream,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use anyport::{DriverChoice, Engine, Frame, Handler, Server, Session, SizeKind};
+
+/// Allocations of the threads that asked to be counted.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+fn count() {
+    // A thread that is ending has no cell any more, and is not counted.
+    if COUNTED.try_with(Cell::get).unwrap_or(false) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise about the layout is the one that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the memory came from `System` with this layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the memory came from `System` with this layout; the size is the caller's promise.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Echoes, on a thread whose allocations count from the first frame of `measure` on.
+struct Echo;
+
+/// The kind of the frame that switches counting on for the shard's thread.
+const MEASURE: u16 = 1;
+
+impl Handler for Echo {
+    type State = ();
+    type Codec = SizeKind;
+
+    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+        if frame.kind == MEASURE {
+            COUNTED.set(true);
+        }
+        session.send_frame(frame);
+    }
+}
+
+const SESSIONS: usize = 8;
+const DEPTH: usize = 16;
+const BODY: usize = 61;
+
+fn frame(kind: u16) -> Vec<u8> {
+    let mut wire = (BODY as u16 + 4).to_le_bytes().to_vec();
+    wire.extend_from_slice(&kind.to_le_bytes());
+    wire.extend_from_slice(&[7; BODY]);
+    wire
+}
+
+/// Sends `DEPTH` frames on each connection and reads them back, `rounds` times.
+fn echo(peers: &mut [TcpStream], kind: u16, rounds: usize) {
+    let burst = frame(kind).repeat(DEPTH);
+    let mut back = vec![0; burst.len()];
+    for _ in 0..rounds {
+        for peer in &mut *peers {
+            peer.write_all(&burst).unwrap();
+        }
+        for peer in &mut *peers {
+            peer.read_exact(&mut back).unwrap();
+            assert!(back == burst);
+        }
+    }
+}
+
+/// One test for both drivers: the counter is one for the process.
+#[test]
+fn a_million_echoes_allocate_nothing() {
+    for driver in [DriverChoice::IoUring, DriverChoice::Readiness] {
+        let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
+        let server = Server::bind("127.0.0.1:0", SizeKind::default());
+        let running = engine.serve(server, |_| Echo).unwrap().start().unwrap();
+        let address = running.address(0).unwrap();
+        let connect = |_| {
+            let peer = TcpStream::connect(address).unwrap();
+            peer.set_nodelay(true).unwrap();
+            peer
+        };
+        let mut peers: Vec<_> = (0..SESSIONS).map(connect).collect();
+        // Pools and queues find their sizes.
+        echo(&mut peers, 0, 1_000);
+        echo(&mut peers, MEASURE, 1);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        echo(&mut peers, 0, 1_000_000 / (SESSIONS * DEPTH));
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let messages = running.counters(0).frames_received;
+        assert!(messages >= 1_000_000, "{messages} messages");
+        // A queue may still meet its greatest length once; a cost per message would show as a million.
+        assert!(allocations <= 16, "{driver:?}: {allocations} allocations in {messages} messages");
+        drop(peers);
+        running.stop().unwrap();
+    }
+}

@@ -1,0 +1,77 @@
+//! Which simulated address is whose.
+//!
+//! Every address belongs to the one simulated machine, except those reserved for documentation: they are
+//! nobody's, so that tests have somewhere that cannot be bound or reached.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// True for addresses that no simulated machine has.
+pub(super) fn is_nobodys(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_documentation(),
+        IpAddr::V6(address) => address.segments()[..2] == [0x2001, 0xdb8],
+    }
+}
+
+/// Where a connection to `address` goes: the unspecified address means this machine.
+pub(super) fn destination(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// How well a listener at `bound` fits a connection to `to`: `None` if not at all, more for a nearer match.
+pub(super) fn match_score(bound: SocketAddr, to: SocketAddr) -> Option<u32> {
+    if bound.port() != to.port() {
+        None
+    } else if bound.ip() == to.ip() {
+        Some(2)
+    } else if bound.ip().is_unspecified() && (bound.is_ipv6() || to.is_ipv4()) {
+        // A listener at `[::]` takes IPv4 as well.
+        Some(u32::from(bound.is_ipv6() == to.is_ipv6()))
+    } else {
+        None
+    }
+}
+
+/// True if two listeners at these addresses would compete for some connection.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    match_score(one, other).or(match_score(other, one)).is_some()
+}
+
+/// How a listener at `bound` sees `peer`: an IPv4 peer of an IPv6 listener has a mapped address.
+pub(super) fn seen_by(bound: SocketAddr, peer: SocketAddr) -> SocketAddr {
+    match peer.ip() {
+        IpAddr::V4(ip) if bound.is_ipv6() => SocketAddr::new(ip.to_ipv6_mapped().into(), peer.port()),
+        _ => peer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn the_nearest_listener_matches_best() {
+        assert_eq!(match_score(at("127.0.0.1:7"), at("127.0.0.1:7")), Some(2));
+        assert_eq!(match_score(at("0.0.0.0:7"), at("127.0.0.1:7")), Some(1));
+        assert_eq!(match_score(at("[::]:7"), at("127.0.0.1:7")), Some(0));
+        assert_eq!(match_score(at("[::]:7"), at("[::1]:7")), Some(1));
+        assert_eq!(match_score(at("0.0.0.0:7"), at("[::1]:7")), None);
+        assert_eq!(match_score(at("127.0.0.2:7"), at("127.0.0.1:7")), None);
+        assert_eq!(match_score(at("127.0.0.1:8"), at("127.0.0.1:7")), None);
+    }
+
+    #[test]
+    fn wildcards_overlap_with_what_they_cover() {
+        assert!(overlap(at("127.0.0.1:7"), at("0.0.0.0:7")) && overlap(at("[::]:7"), at("0.0.0.0:7")));
+        assert!(!overlap(at("127.0.0.1:7"), at("127.0.0.2:7")) && !overlap(at("[::1]:7"), at("0.0.0.0:7")));
+    }
+}
