@@ -6,6 +6,9 @@
 //!
 //! A failed case names its seed; `ANYPORT_SEED=<seed> cargo test -p anyport-driver --test conformance <case>`
 //! runs it with that seed alone.
+//!
+//! What needs a driver of the system is kept out by `cfg(any())` until that driver is there: deleting the lines
+//! that say `With …` brings it in.
 
 #![expect(clippy::similar_names, reason = "every case has a seed, and many have sent and seen")]
 
@@ -17,6 +20,7 @@ mod close;
 mod connect;
 mod dead_keys;
 #[cfg(any())] // With the system's drivers.
+#[cfg(target_os = "linux")]
 mod descriptors;
 mod moving;
 mod ownership;
@@ -26,6 +30,7 @@ mod shutdown;
 mod simulated;
 mod soak;
 #[cfg(any())] // With the system's drivers.
+#[cfg(unix)]
 mod system;
 mod timeouts;
 mod tokens;
@@ -242,8 +247,9 @@ macro_rules! suite {
     };
 }
 
-/// The suite for one driver of the system: what concerns its descriptors comes on top.
+/// The suite for one driver of the system. What concerns its descriptors comes on top where they can be seen.
 #[cfg(any())] // With the system's drivers.
+#[cfg(target_os = "linux")]
 macro_rules! system_suite {
     ($driver:ident, $system:ty) => {
         suite! {
@@ -258,8 +264,18 @@ macro_rules! system_suite {
     };
 }
 
+#[cfg(any())] // With the system's drivers.
+#[cfg(all(unix, not(target_os = "linux")))]
+macro_rules! system_suite {
+    ($driver:ident, $system:ty) => {
+        suite! { $driver, crate::system::OnSystem<$system>; }
+    };
+}
+
 suite! { sim, crate::simulated::Simulated; }
 #[cfg(any())] // With the readiness driver.
+#[cfg(unix)]
 system_suite! { readiness, crate::system::OnReadiness }
 #[cfg(any())] // With the io_uring driver.
+#[cfg(target_os = "linux")]
 system_suite! { io_uring, crate::system::OnIoUring }

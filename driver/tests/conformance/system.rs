@@ -136,9 +136,11 @@ impl PeerListener for TcpListener {
     }
 }
 
+#[cfg(any())] // With the readiness driver.
 /// epoll or kqueue.
 pub(crate) struct OnReadiness;
 
+#[cfg(any())] // With the readiness driver.
 impl System for OnReadiness {
     type Driver = anyport_driver::readiness::Readiness;
     const NAME: &'static str = "readiness";
@@ -148,10 +150,12 @@ impl System for OnReadiness {
     }
 }
 
+#[cfg(any())] // With the io_uring driver.
 /// io_uring.
 #[cfg(target_os = "linux")]
 pub(crate) struct OnIoUring;
 
+#[cfg(any())] // With the io_uring driver.
 #[cfg(target_os = "linux")]
 impl System for OnIoUring {
     type Driver = anyport_driver::io_uring::IoUring;
