@@ -17,6 +17,7 @@ mod close;
 mod connect;
 mod dead_keys;
 #[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod descriptors;
 mod moving;
 mod ownership;
@@ -25,6 +26,7 @@ mod send;
 mod shutdown;
 mod simulated;
 mod soak;
+#[cfg(unix)]
 #[cfg(unix)]
 mod system;
 mod timeouts;
@@ -242,8 +244,9 @@ macro_rules! suite {
     };
 }
 
-/// The suite for one driver of the system: what concerns its descriptors comes on top.
+/// The suite for one driver of the system. What concerns its descriptors comes on top where they can be seen.
 #[cfg(unix)]
+#[cfg(target_os = "linux")]
 macro_rules! system_suite {
     ($driver:ident, $system:ty) => {
         suite! {
@@ -258,8 +261,18 @@ macro_rules! system_suite {
     };
 }
 
+#[cfg(unix)]
+#[cfg(all(unix, not(target_os = "linux")))]
+macro_rules! system_suite {
+    ($driver:ident, $system:ty) => {
+        suite! { $driver, crate::system::OnSystem<$system>; }
+    };
+}
+
 suite! { sim, crate::simulated::Simulated; }
 #[cfg(unix)]
+#[cfg(unix)]
 system_suite! { readiness, crate::system::OnReadiness }
+#[cfg(target_os = "linux")]
 #[cfg(target_os = "linux")]
 system_suite! { io_uring, crate::system::OnIoUring }
