@@ -7,6 +7,8 @@ pub struct Machine {
     pub cpu: String,
     pub cpus: usize,
     pub kernel: String,
+    /// TCP's congestion control, which is a part of each message's cost.
+    pub congestion_control: String,
     pub rustc: &'static str,
     pub tokio: String,
     pub io_uring: String,
@@ -33,6 +35,7 @@ impl Machine {
             cpu: cpu.unwrap_or_else(|| "unknown CPU".into()),
             cpus: cpu_info.lines().filter(|line| line.starts_with("processor")).count(),
             kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
             rustc: env!("COMPARE_RUSTC"),
             tokio: locked_version("tokio"),
             io_uring: locked_version("io-uring"),

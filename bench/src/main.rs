@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures and reports; false if a workload failed.
+/// Measures and reports; false if a server failed.
 fn compare(arguments: &Compare) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let servers = choose_servers(arguments)?;
@@ -157,23 +157,16 @@ fn compare(arguments: &Compare) -> Result<bool> {
         server_cpu: arguments.server_cpu,
         loader_cpu: arguments.loader_cpu,
         outcomes: Vec::new(),
-        failures: Vec::new(),
     };
     for workload in workloads {
         eprint!("{workload} ");
-        match measure::measure(*workload, &report.servers, &programs, report.effort, report.loader_cpu) {
-            Ok(outcome) => {
-                eprintln!();
-                report.outcomes.push(outcome);
-            }
-            Err(error) => {
-                eprintln!("\n  failed: {error}");
-                report.failures.push((*workload, error.to_string()));
-            }
-        }
+        let outcome =
+            measure::measure(*workload, &report.servers, &programs, report.effort, report.loader_cpu)?;
+        eprintln!();
+        report.outcomes.push(outcome);
     }
     write(arguments, &report)?;
-    Ok(report.failures.is_empty())
+    Ok(report.outcomes.iter().all(|outcome| outcome.failures.is_empty()))
 }
 
 fn choose_servers(arguments: &Compare) -> Result<Vec<Server>> {

@@ -61,14 +61,26 @@ pub enum Figures {
 #[derive(Debug)]
 pub struct Outcome {
     pub workload: Workload,
-    /// In the order of the servers.
+    /// The servers that did not fail, in any order.
     pub columns: Vec<(Server, Figures)>,
+    /// Servers that failed, and how.
+    pub failures: Vec<(Server, String)>,
     /// One for each round: a cache line from processor to processor and back.
     pub ping_pong_ns: Vec<f64>,
     pub load_average: f64,
 }
 
 impl Outcome {
+    fn fail(&mut self, server: &Server, error: &Error) {
+        eprint!("\n  {} failed: {error}\n  ", server.name);
+        self.failures.push((*server, error.to_string()));
+    }
+
+    /// What was measured, or none and a note of the failure.
+    fn note<T>(&mut self, server: Server, result: Result<T>) -> Option<T> {
+        result.inspect_err(|error| self.fail(&server, error)).ok()
+    }
+
     fn slices(&self, name: &str) -> Option<&[Slice]> {
         self.columns.iter().find_map(|(server, figures)| match figures {
             Figures::Slices(slices) if server.name == name => Some(&slices[..]),
@@ -108,7 +120,7 @@ impl Outcome {
     }
 }
 
-/// Measures one workload on servers started for it.
+/// Measures one workload on servers started for it. A server that fails is left out from then on.
 pub fn measure(
     workload: Workload,
     servers: &[Server],
@@ -117,55 +129,83 @@ pub fn measure(
     loader_cpu: usize,
 ) -> Result<Outcome> {
     let load_average = load_average();
-    let mut outcome = Outcome { workload, columns: Vec::new(), ping_pong_ns: Vec::new(), load_average };
+    let mut outcome = Outcome {
+        workload,
+        columns: Vec::new(),
+        failures: Vec::new(),
+        ping_pong_ns: Vec::new(),
+        load_average,
+    };
+    let servers = (0..).zip(servers.iter().copied());
     if let Workload::Idle { .. } = workload {
-        for (index, server) in servers.iter().enumerate() {
-            eprint!(" {}", server.name);
-            outcome.columns.push((*server, measure_memory(workload, server, index as u16, programs)?));
+        for (index, server) in servers {
+            eprint!(".");
+            match measure_memory(workload, &server, index, programs) {
+                Ok(figures) => outcome.columns.push((server, figures)),
+                Err(error) => outcome.fail(&server, &error),
+            }
         }
         return Ok(outcome);
     }
-    let mut running = Vec::new();
-    for (index, server) in servers.iter().enumerate() {
-        running.push(Running::start(server, index as u16, programs)?);
+    let mut contestants = Vec::new();
+    for (index, server) in servers {
+        match Contestant::start(workload, server, index, programs) {
+            Ok(contestant) => contestants.push(contestant),
+            Err(error) => outcome.fail(&server, &error),
+        }
     }
-    let mut loads = Vec::new();
-    for server in &mut running {
-        let load = Load::open(server.address, workload);
-        loads.push(blame(server, load)?);
-    }
-    for (server, load) in running.iter_mut().zip(&mut loads) {
-        // Warms caches and allocators; not counted.
-        visit(server, load, effort.slice)?;
-    }
-    let mut slices = vec![Vec::new(); servers.len()];
-    for round in 0..effort.rounds as usize {
+    // Warms caches and allocators; not counted.
+    contestants
+        .retain_mut(|contestant| outcome.note(contestant.server, contestant.visit(effort.slice)).is_some());
+    for _ in 0..effort.rounds {
         eprint!(".");
         if programs.server_cpu != loader_cpu {
             outcome.ping_pong_ns.push(ping_pong_ns(programs.server_cpu).context("ping-pong")?);
         }
-        for turn in 0..servers.len() {
-            // Nobody always follows the same neighbour's cache contents at the same place of the round.
-            let index = (round + turn) % servers.len();
-            slices[index].push(visit(&mut running[index], &mut loads[index], effort.slice)?);
+        if !contestants.is_empty() {
+            // No server always comes first, nor always in the same distance from a disturbance.
+            contestants.rotate_left(1);
         }
+        contestants.retain_mut(|contestant| {
+            let slice = outcome.note(contestant.server, contestant.visit(effort.slice));
+            slice.map(|slice| contestant.slices.push(slice)).is_some()
+        });
     }
-    outcome.columns =
-        servers.iter().zip(slices).map(|(server, slices)| (*server, Figures::Slices(slices))).collect();
+    outcome.columns = contestants
+        .into_iter()
+        .map(|contestant| (contestant.server, Figures::Slices(contestant.slices)))
+        .collect();
     Ok(outcome)
+}
+
+/// A server that runs, and the connections to it.
+struct Contestant {
+    server: Server,
+    running: Running,
+    load: Load,
+    slices: Vec<Slice>,
+}
+
+impl Contestant {
+    fn start(workload: Workload, server: Server, index: u16, programs: &Programs) -> Result<Self> {
+        let mut running = Running::start(&server, index, programs)?;
+        let load = Load::open(running.address, workload);
+        let load = blame(&mut running, load)?;
+        Ok(Self { server, running, load, slices: Vec::new() })
+    }
+
+    fn visit(&mut self, slice: Duration) -> Result<Slice> {
+        let before = cpu_ns(&mut self.running)?;
+        let visit = self.load.visit(Until::After(slice));
+        let visit = blame(&mut self.running, visit)?;
+        thread::sleep(SETTLE);
+        let cpu_ns = cpu_ns(&mut self.running)? - before;
+        Ok(Slice { operations: visit.operations, cpu_ns, wall: visit.wall })
+    }
 }
 
 /// After the last byte the server still has to fall asleep, which is when the kernel books its time.
 const SETTLE: Duration = Duration::from_micros(300);
-
-fn visit(server: &mut Running, load: &mut Load, slice: Duration) -> Result<Slice> {
-    let before = cpu_ns(server)?;
-    let visit = load.visit(Until::After(slice));
-    let visit = blame(server, visit)?;
-    thread::sleep(SETTLE);
-    let cpu_ns = cpu_ns(server)? - before;
-    Ok(Slice { operations: visit.operations, cpu_ns, wall: visit.wall })
-}
 
 fn cpu_ns(server: &mut Running) -> Result<u64> {
     match sys::process_cpu_ns(server.pid()) {
@@ -187,7 +227,7 @@ fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> Resu
     })
 }
 
-/// Long enough for the kernel's counters of memory, kept for each processor, to be flushed.
+/// Lets the server finish what it allocates and frees after its last message.
 const MEMORY_SETTLE: Duration = Duration::from_millis(300);
 
 fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Programs) -> Result<Figures> {

@@ -37,7 +37,7 @@ pub struct Server {
 /// `server/`).
 pub const SERVERS: [Server; 5] = [
     Server { name: BARE_URING, color: "#8b949e", launch: Launch::Own("bare-uring") },
-    Server { name: BARE_EPOLL, color: "#57606a", launch: Launch::Own("bare-epoll") },
+    Server { name: BARE_EPOLL, color: "#6e7781", launch: Launch::Own("bare-epoll") },
     Server { name: "anyport io-uring", color: "#1f6feb", launch: Launch::Anyport { driver: "io-uring" } },
     Server { name: "anyport readiness", color: "#58a6ff", launch: Launch::Anyport { driver: "readiness" } },
     Server { name: "tokio", color: "#d29922", launch: Launch::Own("tokio") },

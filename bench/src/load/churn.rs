@@ -45,8 +45,8 @@ impl Churn {
                         self.client.send(lane, SIZE_BYTES)?;
                     }
                     Event::Sent => {}
-                    Event::Received(_) if self.client.received(lane) < u64::from(SIZE_BYTES) => {}
-                    Event::Received(_) => {
+                    Event::Received { end, .. } if end < u64::from(SIZE_BYTES) => {}
+                    Event::Received { .. } => {
                         self.echoed[lane as usize] = true;
                         self.client.finish(lane)?;
                     }

@@ -20,7 +20,8 @@ use crate::{
 
 const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 32 * 1024;
-const BUFFERS: u16 = 2048;
+/// The largest buffer that one receive fills.
+const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
 /// The stream of each connection is cut out of random bytes that repeat after a prime number of them; each
 /// connection starts somewhere else. So a byte lost, doubled or led to the wrong connection shows.
@@ -43,8 +44,11 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     Connected,
-    /// So many bytes came, all of them right.
-    Received(u32),
+    /// So many bytes came, all of them right; they end at this place of the stream.
+    Received {
+        length: u32,
+        end: u64,
+    },
     /// The last send went out entirely.
     Sent,
     /// The server has ended the stream.
@@ -84,8 +88,9 @@ impl Client {
     pub fn new(server: SocketAddrV4, connections: u32, burst_bytes: usize) -> Result<Self, Fault> {
         let ring = Ring::new(SUBMISSIONS, COMPLETIONS, connections)
             .map_err(|source| Fault::Loader { what: "ring with direct descriptors", source })?;
-        let buffer_size = burst_bytes.next_power_of_two().clamp(2048, 16 * 1024);
-        let pool = Pool::new(&ring, BUFFERS, buffer_size)
+        let buffer_size = burst_bytes.next_power_of_two().clamp(2048, BUFFER_MAX_BYTES);
+        let buffers = if buffer_size > 4096 { 512 } else { 2048 };
+        let pool = Pool::new(&ring, buffers, buffer_size)
             .map_err(|source| Fault::Loader { what: "buffer ring", source })?;
         let sources = (0..SOURCES).map(|n| socket_address(SocketAddrV4::new(source(n), 0))).collect();
         Ok(Self {
@@ -104,11 +109,6 @@ impl Client {
     /// Bytes sent that have not come back, over all connections.
     pub fn outstanding(&self) -> u64 {
         self.outstanding
-    }
-
-    /// The bytes of this connection that have come back.
-    pub fn received(&self, slot: u32) -> u64 {
-        self.streams[slot as usize].received
     }
 
     /// Whether a send is on its way.
@@ -249,7 +249,7 @@ impl Client {
         if !completion.more() {
             self.receive(slot)?;
         }
-        Ok(Some(Event::Received(length)))
+        Ok(Some(Event::Received { length, end: after }))
     }
 
     fn receive(&mut self, slot: u32) -> Result<(), Fault> {
@@ -287,7 +287,8 @@ fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
-/// One period of random bytes, and as much again as the longest send, so that every window is in one piece.
+/// One period of random bytes, and as much again as the longest send or receive, so that every window is in one
+/// piece.
 fn pattern(burst_bytes: usize) -> Box<[u8]> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let period: Vec<u8> = std::iter::repeat_with(|| {
@@ -298,11 +299,8 @@ fn pattern(burst_bytes: usize) -> Box<[u8]> {
     })
     .take(PERIOD)
     .collect();
-    period.iter().cycle().take(PERIOD + burst_bytes.max(BURST_MIN_BYTES)).copied().collect()
+    period.iter().cycle().take(PERIOD + burst_bytes.max(BUFFER_MAX_BYTES)).copied().collect()
 }
-
-/// A receive returns at most a buffer's worth, whatever the size of the sends.
-const BURST_MIN_BYTES: usize = 16 * 1024;
 
 /// What the stream of a connection holds at an offset.
 fn window(pattern: &[u8], slot: u32, offset: u64, length: u32) -> &[u8] {

@@ -53,7 +53,9 @@ impl Echo {
     pub fn visit(&mut self, until: Until) -> Result<Visit, Fault> {
         let start = Instant::now();
         let deadline = until.deadline(start);
+        let size = u64::from(self.size_bytes);
         let mut operations = 0;
+        let mut asked = self.due.len() as u64 * u64::from(self.depth);
         let mut sends = self.due.len() as u64;
         let mut patience = Patience::new();
         for connection in 0..self.due.len() as u32 {
@@ -66,10 +68,8 @@ impl Echo {
             for (connection, event) in self.events.drain(..) {
                 let due = &mut self.due[connection as usize];
                 match event {
-                    Event::Received(length) => {
-                        let size = u64::from(self.size_bytes);
-                        let after = self.client.received(connection);
-                        let complete = after / size - (after - u64::from(length)) / size;
+                    Event::Received { length, end } => {
+                        let complete = end / size - (end - u64::from(length)) / size;
                         operations += complete;
                         *due += complete as u32;
                     }
@@ -79,11 +79,12 @@ impl Echo {
                 }
                 if begin_more && *due > 0 && !self.client.is_sending(connection) {
                     self.client.send(connection, *due * self.size_bytes)?;
-                    *due = 0;
+                    asked += u64::from(std::mem::take(due));
                     sends += 1;
                 }
             }
         }
+        assert_eq!(operations, asked, "every message sent was counted once when it came back");
         // The next visit begins with a full depth again.
         self.due.fill(0);
         Ok(Visit { operations, wall: start.elapsed() })

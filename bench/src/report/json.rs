@@ -19,6 +19,7 @@ pub fn json(report: &Report) -> Value {
             "cpu": machine.cpu,
             "cpus": machine.cpus,
             "kernel": machine.kernel,
+            "tcp_congestion_control": machine.congestion_control,
         },
         "versions": {
             "rustc": machine.rustc,
@@ -33,10 +34,6 @@ pub fn json(report: &Report) -> Value {
             "loader_cpu": report.loader_cpu,
         },
         "workloads": report.outcomes.iter().map(outcome).collect::<Vec<_>>(),
-        "failures": report.failures.iter().map(|(workload, failure)| json!({
-            "workload": workload.to_string(),
-            "error": failure,
-        })).collect::<Vec<_>>(),
     })
 }
 
@@ -69,6 +66,10 @@ fn outcome(outcome: &Outcome) -> Value {
         "load_average": outcome.load_average,
         "ping_pong_ns": outcome.ping_pong_ns,
         "servers": servers,
+        "failures": outcome.failures.iter().map(|(server, failure)| json!({
+            "server": server.name,
+            "error": failure,
+        })).collect::<Vec<_>>(),
     })
 }
 

@@ -16,7 +16,11 @@ impl Display for Markdown<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self(report) = self;
         let machine = &report.machine;
-        writeln!(f, "Machine: {} ({} CPUs), {}.", machine.cpu, machine.cpus, machine.kernel)?;
+        writeln!(
+            f,
+            "Machine: {} ({} CPUs), {}, TCP {}.",
+            machine.cpu, machine.cpus, machine.kernel, machine.congestion_control
+        )?;
         writeln!(
             f,
             "Versions: {}, tokio {}, io-uring {}, commit {}.",
@@ -118,8 +122,11 @@ impl Markdown<'_> {
         }
         let busiest = self.0.outcomes.iter().map(|outcome| outcome.load_average).fold(0.0, f64::max);
         writeln!(f, "Load average before a workload: at most {busiest:.2}.")?;
-        for (workload, failure) in &self.0.failures {
-            writeln!(f, "\n**Failed**: {workload}: {failure}")?;
+        for outcome in &self.0.outcomes {
+            for (server, failure) in &outcome.failures {
+                let failure = failure.trim_end().replace('\n', "\n  ");
+                writeln!(f, "\n**Failed**: {}, {}: {failure}", server.name, outcome.workload)?;
+            }
         }
         Ok(())
     }

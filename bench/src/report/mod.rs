@@ -20,8 +20,6 @@ pub struct Report {
     pub server_cpu: usize,
     pub loader_cpu: usize,
     pub outcomes: Vec<Outcome>,
-    /// Workloads that ended in an error, and the error.
-    pub failures: Vec<(Workload, String)>,
 }
 
 impl Report {

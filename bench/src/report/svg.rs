@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{Report, markdown::three_digits};
-use crate::{measure::Outcome, process::BARE_URING};
+use crate::{measure::Outcome, process::BARE_URING, stats::Spread};
 
 /// Draws a report as SVG.
 pub struct Svg<'a>(pub &'a Report);
@@ -12,13 +12,13 @@ const WIDTH: usize = 860;
 const MARGIN: usize = 20;
 /// Where the bars begin, right of the servers' names.
 const BARS_X: usize = 170;
-const BARS_WIDTH: usize = 590;
+const BARS_WIDTH: usize = 610;
 const BAR_HEIGHT: usize = 14;
 const BAR_STEP: usize = 19;
 const TITLE_HEIGHT: usize = 26;
 const GROUP_GAP: usize = 16;
 const HEAD_HEIGHT: usize = 66;
-const FOOT_HEIGHT: usize = 44;
+const FOOT_HEIGHT: usize = 48;
 /// Bars end here; the figure beside a longer one still tells its ratio.
 const RATIO_MAX: f64 = 4.0;
 
@@ -56,64 +56,47 @@ impl Display for Svg<'_> {
             self.group(f, outcome, HEAD_HEIGHT + index * group_height, scale)?;
         }
         let machine = &report.machine;
-        let foot = format!(
-            "{} ({} CPUs), {}, {}, tokio {}, io-uring {}, commit {}",
-            machine.cpu,
-            machine.cpus,
-            machine.kernel,
+        let place = format!(
+            "{} ({} CPUs), {}, TCP {}",
+            machine.cpu, machine.cpus, machine.kernel, machine.congestion_control
+        );
+        let versions = format!(
+            "{}, tokio {}, io-uring {}, commit {}; {} rounds of {} ms; whiskers: quartiles",
             machine.rustc.split(" (").next().unwrap_or_default(),
             machine.tokio,
             machine.io_uring,
-            machine.commit
+            machine.commit,
+            report.effort.rounds,
+            report.effort.slice.as_millis()
         );
-        text(f, MARGIN, height - 18, "soft", 11, "start", &foot)?;
+        text(f, MARGIN, height - 30, "soft", 11, "start", &place)?;
+        text(f, MARGIN, height - 14, "soft", 11, "start", &versions)?;
         writeln!(f, "</svg>")
     }
 }
 
 impl Svg<'_> {
-    fn ratio(outcome: &Outcome, name: &str) -> Option<f64> {
-        outcome.ratio(name, BARE_URING).map(|spread| spread.median)
-    }
-
     fn longest(&self) -> f64 {
         let report = self.0;
         let ratios = report.timed().flat_map(|outcome| {
-            report.servers.iter().filter_map(move |server| Self::ratio(outcome, server.name))
+            report.servers.iter().filter_map(|server| outcome.ratio(server.name, BARE_URING))
         });
-        ratios.fold(0.0, f64::max).min(RATIO_MAX)
+        ratios.map(|spread| spread.quartile_3).fold(0.0, f64::max).min(RATIO_MAX)
     }
 
     fn group(&self, f: &mut Formatter<'_>, outcome: &Outcome, top: usize, scale: f64) -> fmt::Result {
-        let title = outcome.workload.to_string();
-        text(f, MARGIN, top + 14, "ink", 13, "start", &title)?;
+        text(f, MARGIN, top + 14, "ink", 13, "start", &outcome.workload.to_string())?;
+        if let Some(cpu_us) = outcome.cpu_us(BARE_URING) {
+            let unit = three_digits(cpu_us.median);
+            let unit = format!("1 = {unit} µs per {}", outcome.workload.operation());
+            text(f, WIDTH - MARGIN, top + 14, "soft", 12, "end", &unit)?;
+        }
         for (index, server) in self.0.servers.iter().enumerate() {
             let y = top + TITLE_HEIGHT + index * BAR_STEP;
-            let baseline = y + 11;
-            text(f, BARS_X - 8, baseline, "soft", 12, "end", server.name)?;
-            let Some(ratio) = Self::ratio(outcome, server.name) else {
-                text(f, BARS_X + 4, baseline, "soft", 12, "start", "not measured")?;
-                continue;
-            };
-            let width = ratio.min(RATIO_MAX) * scale;
-            writeln!(
-                f,
-                "<rect x=\"{BARS_X}\" y=\"{y}\" width=\"{width:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\" \
-                 fill=\"{}\"/>",
-                server.color
-            )?;
-            let figure = match outcome.cpu_us(server.name) {
-                Some(cpu_us) if server.name == BARE_URING => {
-                    format!("{} µs per {}", three_digits(cpu_us.median), outcome.workload.operation())
-                }
-                _ => format!("{ratio:.2}"),
-            };
-            // Inside the bar if there is no room behind it.
-            let end = BARS_X + width as usize;
-            if server.name == BARE_URING || end + 50 > WIDTH {
-                inside(f, end - 6, baseline, &figure)?;
-            } else {
-                text(f, end + 6, baseline, "ink", 12, "start", &figure)?;
+            text(f, BARS_X - 8, y + 11, "soft", 12, "end", server.name)?;
+            match outcome.ratio(server.name, BARE_URING) {
+                Some(ratio) => bar(f, y, server.color, ratio, scale)?,
+                None => text(f, BARS_X + 8, y + 11, "soft", 12, "start", "not measured")?,
             }
         }
         let x = BARS_X as f64 + scale;
@@ -123,6 +106,19 @@ impl Svg<'_> {
             "<line class=\"line\" x1=\"{x:.1}\" y1=\"{from}\" x2=\"{x:.1}\" y2=\"{to}\" stroke-dasharray=\"3 3\"/>"
         )
     }
+}
+
+/// A bar with its figure, and the quartiles as a whisker.
+fn bar(f: &mut Formatter<'_>, y: usize, color: &str, ratio: Spread, scale: f64) -> fmt::Result {
+    let x = |ratio: f64| BARS_X as f64 + ratio.min(RATIO_MAX) * scale;
+    writeln!(
+        f,
+        "<rect x=\"{BARS_X}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\" fill=\"{color}\"/>",
+        x(ratio.median) - BARS_X as f64
+    )?;
+    let (from, to, middle) = (x(ratio.quartile_1), x(ratio.quartile_3), y + BAR_HEIGHT / 2);
+    writeln!(f, "<line class=\"line\" x1=\"{from:.1}\" y1=\"{middle}\" x2=\"{to:.1}\" y2=\"{middle}\"/>")?;
+    text(f, to.max(x(ratio.median)) as usize + 7, y + 11, "ink", 12, "start", &format!("{:.2}", ratio.median))
 }
 
 fn text(
@@ -138,13 +134,5 @@ fn text(
     writeln!(
         f,
         "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" font-size=\"{size}\" text-anchor=\"{anchor}\">{words}</text>"
-    )
-}
-
-/// White on the bar's own colour.
-fn inside(f: &mut Formatter<'_>, x: usize, y: usize, words: &str) -> fmt::Result {
-    writeln!(
-        f,
-        "<text fill=\"#ffffff\" x=\"{x}\" y=\"{y}\" font-size=\"12\" text-anchor=\"end\">{words}</text>"
     )
 }

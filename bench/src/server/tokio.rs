@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// The same size as the buffers of the bare io_uring loop.
+/// Each task has its own, so that its size is a part of what a session costs.
 const BUFFER_SIZE: usize = 4096;
 
 pub fn run(listener: net::TcpListener) -> io::Result<()> {
