@@ -16,7 +16,7 @@ use crate::{
     load::{Load, Until},
     process::{Programs, Running, Server},
     stats::Spread,
-    sys::{self, Memory},
+    sys::{self, Memory, Scheduled},
     workload::Workload,
 };
 
@@ -33,6 +33,10 @@ pub struct Slice {
     pub operations: u64,
     pub cpu_ns: u64,
     pub wall: Duration,
+    /// Other processes had the processor while the server could have run.
+    pub server_waited_ns: u64,
+    /// The same for the loader.
+    pub loader_waited_ns: u64,
 }
 
 impl Slice {
@@ -102,6 +106,19 @@ impl Outcome {
     pub fn ratio(&self, name: &str, base: &str) -> Option<Spread> {
         let pairs = self.slices(name)?.iter().zip(self.slices(base)?);
         Spread::of(pairs.map(|(slice, base)| slice.cpu_us() / base.cpu_us()))
+    }
+
+    /// The shares of the time for which the servers and the loader had to wait for their processors.
+    pub fn waited(&self) -> Option<(f64, f64)> {
+        let slices = || {
+            self.columns.iter().flat_map(|(_, figures)| match figures {
+                Figures::Slices(slices) => &slices[..],
+                Figures::Memory { .. } => &[],
+            })
+        };
+        let wall: f64 = slices().map(|slice| slice.wall.as_nanos() as f64).sum();
+        let share = |waited: fn(&Slice) -> u64| slices().map(waited).sum::<u64>() as f64 / wall;
+        (wall > 0.0).then(|| (share(|slice| slice.server_waited_ns), share(|slice| slice.loader_waited_ns)))
     }
 
     /// Memory for each session: (Rss, Pss) in bytes.
@@ -195,27 +212,33 @@ impl Contestant {
     }
 
     fn visit(&mut self, slice: Duration) -> Result<Slice> {
-        let before = cpu_ns(&mut self.running)?;
+        let scheduled = |running: &mut Running| -> Result<_> {
+            let loader = Scheduled::of_this_thread().context("reading the loader's schedstat")?;
+            match Scheduled::of_process(running.pid()) {
+                Ok(server) => Ok((server, loader)),
+                Err(source) => {
+                    running.check_alive()?;
+                    Err(Error::System { what: "reading the server's schedstat", source })
+                }
+            }
+        };
+        let (server_before, loader_before) = scheduled(&mut self.running)?;
         let visit = self.load.visit(Until::After(slice));
         let visit = blame(&mut self.running, visit)?;
         thread::sleep(SETTLE);
-        let cpu_ns = cpu_ns(&mut self.running)? - before;
-        Ok(Slice { operations: visit.operations, cpu_ns, wall: visit.wall })
+        let (server, loader) = scheduled(&mut self.running)?;
+        Ok(Slice {
+            operations: visit.operations,
+            cpu_ns: server.cpu_ns - server_before.cpu_ns,
+            wall: visit.wall,
+            server_waited_ns: server.waited_ns - server_before.waited_ns,
+            loader_waited_ns: loader.waited_ns - loader_before.waited_ns,
+        })
     }
 }
 
 /// After the last byte the server still has to fall asleep, which is when the kernel books its time.
 const SETTLE: Duration = Duration::from_micros(300);
-
-fn cpu_ns(server: &mut Running) -> Result<u64> {
-    match sys::process_cpu_ns(server.pid()) {
-        Ok(time) => Ok(time),
-        Err(source) => {
-            server.check_alive()?;
-            Err(Error::System { what: "reading schedstat", source })
-        }
-    }
-}
 
 /// A fault seen from outside: if the server died, its own last words say more.
 fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> Result<T> {

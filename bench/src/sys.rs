@@ -9,6 +9,7 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::Command,
 };
 
@@ -59,18 +60,43 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Nanoseconds of processor time that all threads of a process have used, in user and kernel code.
-///
-/// Exact while the threads sleep, as those of a server with nothing in flight do. A thread that ended takes
-/// its time with it; none of the servers ends threads while it serves.
-pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
-    let mut total = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
-        total += first.ok_or(ErrorKind::InvalidData)?;
+/// What the scheduler has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scheduled {
+    /// On a processor, in user and kernel code.
+    pub cpu_ns: u64,
+    /// Ready to run, while the processor ran something else.
+    pub waited_ns: u64,
+}
+
+impl Scheduled {
+    fn read(file: impl AsRef<Path>) -> io::Result<Self> {
+        let text = fs::read_to_string(file)?;
+        let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(cpu_ns), Some(waited_ns)) => Ok(Self { cpu_ns, waited_ns }),
+            _ => Err(ErrorKind::InvalidData.into()),
+        }
     }
-    Ok(total)
+
+    /// Of all threads of a process.
+    ///
+    /// Exact while the threads sleep, as those of a server with nothing in flight do. A thread that ended takes
+    /// its time with it; none of the servers ends threads while it serves.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        let mut total = Self::default();
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let thread = Self::read(thread?.path().join("schedstat"))?;
+            total.cpu_ns += thread.cpu_ns;
+            total.waited_ns += thread.waited_ns;
+        }
+        Ok(total)
+    }
+
+    /// Of the calling thread.
+    pub fn of_this_thread() -> io::Result<Self> {
+        Self::read("/proc/thread-self/schedstat")
+    }
 }
 
 /// Memory of a process, from the kernel's own sum over its mappings.

@@ -88,6 +88,8 @@ fn slice(slice: &Slice) -> Value {
         "operations": slice.operations,
         "cpu_ns": slice.cpu_ns,
         "wall_ns": slice.wall.as_nanos() as u64,
+        "server_waited_ns": slice.server_waited_ns,
+        "loader_waited_ns": slice.loader_waited_ns,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{PING_PONG_NEAR_NS, Report};
+use super::{DISTURBED_SHARE, PING_PONG_NEAR_NS, Report};
 use crate::{
     measure::Outcome,
     process::{BARE_EPOLL, BARE_URING},
@@ -122,6 +122,19 @@ impl Markdown<'_> {
         }
         let busiest = self.0.outcomes.iter().map(|outcome| outcome.load_average).fold(0.0, f64::max);
         writeln!(f, "Load average before a workload: at most {busiest:.2}.")?;
+        for outcome in &self.0.outcomes {
+            let Some((server, loader)) = outcome.waited().filter(|(a, b)| a.max(*b) > DISTURBED_SHARE) else {
+                continue;
+            };
+            writeln!(
+                f,
+                "Disturbed by other processes: {}: the servers waited {:.0} % of the time for their CPU, the loader \
+                 {:.0} %.",
+                outcome.workload,
+                server * 100.0,
+                loader * 100.0
+            )?;
+        }
         for outcome in &self.0.outcomes {
             for (server, failure) in &outcome.failures {
                 let failure = failure.trim_end().replace('\n', "\n  ");

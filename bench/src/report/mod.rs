@@ -40,3 +40,6 @@ impl Report {
 
 /// Above this the host has moved the two processors apart, and loopback costs up to half as much again.
 const PING_PONG_NEAR_NS: f64 = 150.0;
+
+/// Waiting for a processor for more than this share of the time is worth a warning.
+const DISTURBED_SHARE: f64 = 0.02;
