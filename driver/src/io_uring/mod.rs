@@ -406,15 +406,10 @@ impl IoUring {
 
     // ---- waiting ----
 
-    /// One call into the kernel, and what is complete after it. `block` says whether it may sleep, and for how
-    /// long. True if someone woke us.
-    fn turn(
-        &mut self,
-        block: Option<Option<Duration>>,
-        completions: &mut Vec<Completion>,
-    ) -> io::Result<bool> {
-        let result = match block {
-            Some(timeout) if self.waker.fall_asleep() => self.ring.flush_and_wait(timeout),
+    /// One call into the kernel, and what is complete after it. True if someone woke us.
+    fn turn(&mut self, sleep: Sleep, completions: &mut Vec<Completion>) -> io::Result<bool> {
+        let result = match sleep {
+            Sleep::AtMost(timeout) if self.waker.fall_asleep() => self.ring.flush_and_wait(timeout),
             _ => self.ring.flush(),
         };
         let woken = self.waker.awake();
@@ -482,6 +477,14 @@ impl Drop for IoUring {
             std::mem::forget(keep);
         }
     }
+}
+
+/// Whether a call into the kernel may wait.
+#[derive(Clone, Copy)]
+enum Sleep {
+    No,
+    /// Without bound for `None`.
+    AtMost(Option<Duration>),
 }
 
 /// How a receive ends when a check has found its end.
@@ -566,8 +569,8 @@ impl Driver for IoUring {
             self.feed_starved();
             let idle =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
-            let block = idle.then(|| self.patience(timeout, &mut deadline));
-            let woken = self.turn(block, completions)?;
+            let sleep = if idle { Sleep::AtMost(self.patience(timeout, &mut deadline)) } else { Sleep::No };
+            let woken = self.turn(sleep, completions)?;
             let over = !idle || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // What is left are completions of the driver's own doing, and its own timer.
             if woken || over || completions.len() > before {

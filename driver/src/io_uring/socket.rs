@@ -174,7 +174,7 @@ impl Socket {
             gather.header.msg_iov = gather.pieces.as_mut_ptr();
             gather.header.msg_iovlen = gather.pieces.len();
             let header = &raw const gather.header;
-            on!(&self.descriptor, |fd| opcode::SendMsg::new(fd, header).flags(flags as u32).build())
+            on!(&self.descriptor, |fd| opcode::SendMsg::new(fd, header).flags(flags.cast_unsigned()).build())
         };
         entry.user_data(Tag::Send.with(key.0))
     }
