@@ -216,6 +216,7 @@ macro_rules! suite {
                     s11_the_key_of_another_driver_may_not_crash,
                     s11_a_stale_key_does_not_reach_the_next_socket_of_its_slot,
                     s11_a_refusal_leaves_a_reset_socket_usable_to_close,
+                    s11_a_second_shutdown_is_refused_while_one_is_in_flight,
                 ]
                 moving: [
                     s13_an_idle_socket_moves_and_goes_on,
