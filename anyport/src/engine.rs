@@ -47,7 +47,8 @@ pub struct Engine {
     shards: usize,
     choice: DriverChoice,
     config: DriverConfig,
-    pin: bool,
+    /// The place, among the processors allowed, of the one that the first shard is bound to.
+    pin: Option<usize>,
     spread: Spread,
     services: Vec<Service>,
     stop: Stop,
@@ -69,7 +70,7 @@ impl Engine {
             shards: machine::processors().len().clamp(1, SessionId::SHARDS_MAX),
             choice: DriverChoice::Auto,
             config: DriverConfig::default(),
-            pin: false,
+            pin: None,
             spread: Spread::default(),
             services: Vec::new(),
             stop: Stop::default(),
@@ -106,7 +107,14 @@ impl Engine {
 
     /// Binds each shard to a processor, in turn over those allowed to the process.
     pub fn pin_shards(mut self, pin: bool) -> Self {
-        self.pin = pin;
+        self.pin = pin.then_some(0);
+        self
+    }
+
+    /// As [`pin_shards`](Self::pin_shards), but the first shard takes the processor at place `first` among those
+    /// allowed: two engines on one machine need not share processors.
+    pub fn pin_shards_from(mut self, first: usize) -> Self {
+        self.pin = Some(first);
         self
     }
 
@@ -243,7 +251,7 @@ impl Engine {
             published: self.services.into_iter().map(|service| service.published).collect(),
         };
         for shard in 0..self.shards {
-            let pin = self.pin.then(|| processors[shard % processors.len().max(1)]);
+            let pin = self.pin.map(|first| processors[(first % processors.len() + shard) % processors.len()]);
             let plan = ShardPlan {
                 shard,
                 kind: running.chosen.kind,
@@ -517,6 +525,14 @@ impl Running {
     /// True once every shard has ended.
     pub fn is_finished(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end, and stays to be asked for the final counters.
+    ///
+    /// # Errors
+    /// The first failure of a shard.
+    pub fn wait(&mut self) -> Result<()> {
+        self.join_threads()
     }
 
     /// Waits for the end.

@@ -89,6 +89,10 @@ impl<H: Handler> Local<H> {
 
     /// The tick at which something set now is due after `after`.
     pub(crate) fn deadline(&self, after: Duration) -> u64 {
+        if after.is_zero() {
+            // Rounding up would wait for the next tick: whoever asks for zero wants the next turn.
+            return self.tick;
+        }
         let since_start = self.now.saturating_duration_since(self.started);
         wheel::ticks_up(since_start.saturating_add(after))
     }

@@ -1,1 +1,43 @@
-fn main() {}
+//! The `anyport` program: one way to try the engine, one to load it, one to look at the machine.
+//!
+//! ```text
+//! anyport serve echo     answer every frame with itself until Ctrl-C
+//! anyport bench echo     load an echo server and check every byte that comes back
+//! anyport doctor         look at this machine and say what is in the way
+//! ```
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done: drained, measured, nothing in the way |
+//! | 1 | it failed while running; one line on standard error says what and what to do |
+//! | 2 | the command line is wrong |
+//!
+//! Results go to standard output, everything else to standard error. A reader that goes away early
+//! (`anyport doctor | head -1`) is no failure.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod doctor;
+mod exit;
+mod logger;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Bench, Command, Serve};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logger::install(args.verbose);
+    let outcome = match &args.command {
+        Command::Serve { service: Serve::Echo(options) } => serve::echo(options),
+        Command::Bench { service: Bench::Echo(options) } => bench::echo(options),
+        Command::Doctor { json } => doctor::run(*json),
+    };
+    exit::report(outcome)
+}

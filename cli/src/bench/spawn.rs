@@ -1,0 +1,149 @@
+//! A server of the loader's own: another process of this program, which ends with the loader.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use super::plan::Plan;
+use crate::{
+    args::{BenchEcho, CodecName, typed},
+    exit::{Failure, Outcome},
+};
+
+/// How long a server may take to listen, and to end beyond its own drain deadline.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The running server. Its standard input is held open: when this process ends in whatever manner, the input
+/// ends, and the server drains.
+pub(crate) struct Spawned {
+    child: Child,
+    lines: Receiver<String>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Spawned {
+    /// Starts the server and waits until it listens.
+    pub(crate) fn start(options: &BenchEcho, plan: &Plan) -> Outcome<Self> {
+        let fail = |what: String| Failure::Run(format!("cannot start a server: {what}"));
+        let program = std::env::current_exe().map_err(|error| fail(error.to_string()))?;
+        let mut command = Command::new(program);
+        command.args(arguments(options, plan)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C on a terminal goes to a whole group: the server must outlive the loader's last questions.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().map_err(|error| fail(error.to_string()))?;
+        let output = child.stdout.take().expect("its output is a pipe");
+        let lines = match read_lines(output) {
+            Ok(lines) => lines,
+            Err(error) => {
+                end(&mut child);
+                return Err(fail(error.to_string()));
+            }
+        };
+        let Some(address) = listening(&lines) else {
+            end(&mut child);
+            return Err(fail("it did not say where it listens; its own message is above".to_owned()));
+        };
+        Ok(Self { child, lines, address })
+    }
+
+    /// Drains the server and waits for its end.
+    pub(crate) fn stop(mut self) -> Outcome {
+        drop(self.child.stdin.take());
+        // Its output ends when it does; what it says until then is its summary.
+        while self.lines.recv_timeout(PATIENCE).is_ok() {}
+        match self.child.try_wait_for(PATIENCE) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(Failure::Run(format!("the server that was started ended badly: {status}"))),
+            None => Err(Failure::Run("the server that was started did not end in time".to_owned())),
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Kills it if it still runs; either way nothing of it is left.
+fn end(child: &mut Child) {
+    if let Ok(None) = child.try_wait() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+trait WaitFor {
+    /// Waits for a process that is about to end.
+    fn try_wait_for(&mut self, patience: Duration) -> Option<std::process::ExitStatus>;
+}
+
+impl WaitFor for Child {
+    fn try_wait_for(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
+        const STEP: Duration = Duration::from_millis(5);
+        for _ in 0..patience.as_millis() / STEP.as_millis() {
+            match self.try_wait() {
+                Ok(None) => std::thread::sleep(STEP),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+fn arguments(options: &BenchEcho, plan: &Plan) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        ["serve", "echo", "--listen", "127.0.0.1:0", "--until-input-ends"].map(str::to_owned).to_vec();
+    let mut set = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    set("--codec", typed(plan.codec));
+    set("--driver", typed(options.common.driver));
+    set("--shards", server_shards(plan.threads).to_string());
+    if plan.codec != CodecName::Raw {
+        set("--frame-size-max", plan.frame_size().max(64).to_string());
+    }
+    if options.common.pin {
+        arguments.push("--pin".to_owned());
+    }
+    arguments
+}
+
+/// Processors of this process.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The server takes the processors that the loader leaves.
+fn server_shards(threads: u64) -> usize {
+    processors().saturating_sub(threads as usize).clamp(1, 256)
+}
+
+/// Passes the lines of a process on, so that they can be waited for with a deadline.
+fn read_lines(output: ChildStdout) -> std::io::Result<Receiver<String>> {
+    let (sender, receiver) = channel();
+    std::thread::Builder::new().name("server-output".to_owned()).spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { return };
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn listening(lines: &Receiver<String>) -> Option<SocketAddr> {
+    const LINES_MAX: usize = 16;
+    for _ in 0..LINES_MAX {
+        let line = lines.recv_timeout(PATIENCE).ok()?;
+        if let Some(rest) = line.strip_prefix("listening on ") {
+            return rest.split(' ').next()?.parse().ok();
+        }
+    }
+    None
+}

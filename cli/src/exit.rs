@@ -1,0 +1,67 @@
+//! How the program ends: one line for a person, one number for a script.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// Why the program does not end well.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line is wrong in a way that the parser cannot see: exit code 2.
+    Usage(String),
+    /// It failed while running: exit code 1.
+    Run(String),
+    /// Everything was said already, on standard output: exit code 1.
+    Said,
+    /// The reader of standard output went away. Nobody is left to tell: exit code 0, as `head` expects.
+    OutputClosed,
+}
+
+/// What a command gives back.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl From<anyport::Error> for Failure {
+    fn from(error: anyport::Error) -> Self {
+        use anyport::Error;
+        match error {
+            Error::Address { .. } | Error::Limit(_) | Error::Shards { .. } => Self::Usage(error.to_string()),
+            error => Self::Run(error.to_string()),
+        }
+    }
+}
+
+/// Says what went wrong and gives the exit code.
+pub(crate) fn report(outcome: Outcome) -> ExitCode {
+    let (code, text) = match outcome {
+        Ok(()) | Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
+        Err(Failure::Said) => return ExitCode::FAILURE,
+        Err(Failure::Run(text)) => (ExitCode::FAILURE, text),
+        Err(Failure::Usage(text)) => (ExitCode::from(2), text),
+    };
+    // One line, whatever an error of the system holds.
+    let text = text.replace(['\r', '\n'], " ");
+    let _ = writeln!(io::stderr(), "error: {text}");
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_without_permission_is_a_failure_that_says_what_to_do() {
+        let address = "0.0.0.0:80".parse().expect("an address");
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        match Failure::from(anyport::Error::Listen { address, source }) {
+            Failure::Run(text) => assert!(text.contains("0.0.0.0:80") && text.contains("1024 up"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_typed_wrongly_is_a_usage_error() {
+        let error = anyport::Error::Shards { shards: 300 };
+        assert!(matches!(Failure::from(error), Failure::Usage(_)));
+    }
+}

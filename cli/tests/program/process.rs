@@ -1,0 +1,222 @@
+//! Runs the real binary. Everything is waited for by lines and ends, each with a deadline; nothing sleeps.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpStream,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+/// Far more than anything takes; a machine may be slow and shared.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
+
+/// A run of the program. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines,
+    errors: Lines,
+}
+
+/// Lines as they come, and those that were read.
+struct Lines {
+    incoming: Receiver<String>,
+    seen: String,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) errors: String,
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let (sender, incoming) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { incoming, seen: String::new() }
+    }
+
+    /// The next line; `None` at the end.
+    fn next(&mut self, deadline: Instant) -> Option<String> {
+        match self.incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                self.seen.push_str(&line);
+                self.seen.push('\n');
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("no line within {PATIENCE:?}; until then:\n{}", self.seen)
+            }
+        }
+    }
+
+    fn until(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.next(deadline) {
+                Some(line) if line.contains(part) => return line,
+                Some(_) => {}
+                None => panic!("it ended without `{part}`:\n{}", self.seen),
+            }
+        }
+    }
+}
+
+/// The program with these arguments, separated by spaces.
+pub(crate) fn command(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anyport"));
+    command.args(arguments.split_whitespace()).env_remove("RUST_LOG");
+    command
+}
+
+impl Process {
+    pub(crate) fn start(arguments: &str) -> Self {
+        Self::spawn(command(arguments))
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let input = child.stdin.take();
+        let output = Lines::of(child.stdout.take().expect("piped"));
+        let errors = Lines::of(child.stderr.take().expect("piped"));
+        Self { child, input, output, errors }
+    }
+
+    /// Waits for a line of standard output that contains `part`.
+    pub(crate) fn until(&mut self, part: &str) -> String {
+        self.output.until(part)
+    }
+
+    /// Waits for a line of standard error that contains `part`.
+    pub(crate) fn until_error(&mut self, part: &str) -> String {
+        self.errors.until(part)
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(status.success(), "kill -s {name} {pid}: {status}");
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        while self.output.next(deadline).is_some() {}
+        while self.errors.next(deadline).is_some() {}
+        let status = self.child.wait().expect("a child can be waited for");
+        Ended {
+            code: status.code(),
+            output: std::mem::take(&mut self.output.seen),
+            errors: std::mem::take(&mut self.errors.seen),
+        }
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn terminate(self) -> Ended {
+        self.signal("TERM");
+        self.end()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; a test that failed must leave nothing behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &str) -> Ended {
+    Process::start(arguments).end()
+}
+
+impl Ended {
+    /// Asserts the exit code, and shows everything if it is another.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Asserts that it failed with one line that begins with `error: ` and contains each part.
+    #[track_caller]
+    pub(crate) fn expect_error(self, code: i32, parts: &[&str]) -> Self {
+        let ended = self.expect(code);
+        let errors: Vec<_> = ended.errors.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{ended:#?}");
+        for part in parts {
+            assert!(errors[0].contains(part), "`{part}` is missing: {ended:#?}");
+        }
+        ended
+    }
+
+    /// The number in a row of the closing table; 0 if there is no such row.
+    #[track_caller]
+    pub(crate) fn row(&self, name: &str) -> u64 {
+        let row = self.output.lines().find_map(|line| line.trim_start().strip_prefix(name));
+        let digits = row.map(|rest| rest.trim().replace(',', ""));
+        digits.map_or(0, |digits| digits.parse().unwrap_or_else(|_| panic!("`{name}` in {self:#?}")))
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.output).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// An echo server on a port of its own.
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) address: String,
+    /// The lines before the one that says where it listens.
+    pub(crate) driver: String,
+}
+
+impl Server {
+    pub(crate) fn start(arguments: &str) -> Self {
+        Self::spawn(command(&format!("serve echo --listen 127.0.0.1:0 {arguments}")))
+    }
+
+    pub(crate) fn spawn(command: Command) -> Self {
+        let mut process = Process::spawn(command);
+        let driver = process.until("driver ");
+        let line = process.until("listening on ");
+        process.until("load it with");
+        let address = line.split(' ').nth(2).expect("listening on ADDRESS").to_owned();
+        Self { process, address, driver }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+    }
+
+    pub(crate) fn terminate(self) -> Ended {
+        self.process.terminate()
+    }
+}
+
+/// The drivers that this machine offers.
+pub(crate) fn drivers() -> Vec<&'static str> {
+    let best = run("doctor --json").expect(0).json()["driver"].clone();
+    if best == "io-uring" { vec!["io-uring", "readiness"] } else { vec!["readiness"] }
+}

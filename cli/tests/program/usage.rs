@@ -1,0 +1,134 @@
+//! What is typed wrongly, and output that nobody reads.
+
+use std::{net::TcpListener, process::Stdio};
+
+use crate::process::{Process, command, run};
+
+#[test]
+fn wrong_command_lines_exit_with_2() {
+    for arguments in [
+        "",
+        "--frobnicate",
+        "serve",
+        "serve echo --shards 0",
+        "serve echo --shards 300",
+        "serve echo --driver kqueue",
+        "serve echo --codec json",
+        "serve echo --sessions-max 0",
+        "serve echo --sessions-max 1048577",
+        "serve echo --idle-timeout 0",
+        "serve echo --drain-deadline -1",
+        "serve echo --codec lines --frame-size-max 0",
+        "bench",
+        "bench echo --connections 0",
+        "bench echo --connections 100001",
+        "bench echo --size 0",
+        "bench echo --size 16777217",
+        "bench echo --depth 0",
+        "bench echo --depth 4097",
+        "bench echo --duration 0",
+        "bench echo --duration NaN",
+        "bench echo --duration 1e30",
+        "bench echo --warmup -1",
+        "bench echo --rate 0",
+        "bench echo --rate 5 --depth 2",
+        "bench echo --addr 127.0.0.1:1 --spawn",
+        "bench echo --threads 257",
+        "doctor --jason",
+    ] {
+        let ended = run(arguments).expect(2);
+        assert!(ended.output.is_empty() && !ended.errors.contains("panicked"), "{arguments}: {ended:#?}");
+    }
+}
+
+#[test]
+fn what_the_parser_cannot_see_is_one_line_and_2() {
+    for (arguments, part) in [
+        ("serve echo --listen nonsense", "`nonsense` is not an address"),
+        ("serve echo --listen 127.0.0.1:70000", "127.0.0.1:70000"),
+        ("serve echo --frame-size-max 100", "means nothing to --codec raw"),
+        ("serve echo --codec size-kind --frame-size-max 3", "from 4 to 65535"),
+        ("serve echo --codec size-kind --frame-size-max 65536", "from 4 to 65535"),
+        ("bench echo --addr nonsense", "`nonsense` is not an address"),
+        ("bench echo --codec size-kind --size 65532", "at most 65531"),
+        ("bench echo --threads 65 --connections 64", "more than --connections"),
+        ("bench echo --size 16777216 --depth 4096", "in flight"),
+        ("bench echo --connections 100000 --size 1 --depth 4096", "in flight"),
+    ] {
+        let ended = run(arguments).expect_error(2, &[part]);
+        assert_eq!(ended.errors.lines().count(), 1, "{ended:#?}");
+    }
+}
+
+#[test]
+fn help_tells_the_exit_codes_and_version_the_version() {
+    for arguments in ["--help", "serve echo --help", "bench echo --help"] {
+        assert!(run(arguments).expect(0).output.contains("Exit codes:"), "{arguments}");
+    }
+    let version = run("--version").expect(0).output;
+    assert_eq!(version, format!("anyport {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn doctor_prints_a_table_or_an_object() {
+    let table = run("doctor").expect(0).output;
+    assert!(table.contains("processors") && table.contains("\ndriver "), "{table}");
+    let object = run("doctor --json").expect(0).json();
+    assert!(object["reason"].is_string(), "{object}");
+    for finding in object["findings"].as_array().expect("a list of findings") {
+        for field in ["name", "value", "verdict", "advice"] {
+            assert!(finding[field].is_string(), "{field} of {finding}");
+        }
+    }
+}
+
+/// Runs the program with an output whose reader is gone.
+fn run_unread(arguments: &str) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = command(arguments);
+    let child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn();
+    // The command holds the writer, too.
+    drop(command);
+    let ended = child.expect("the program starts").wait_with_output().expect("it ends");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(!errors.contains("panicked") && !errors.contains("error"), "{arguments}: {errors}");
+    assert_eq!(ended.status.code(), Some(0), "{arguments}: {errors}");
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure() {
+    run_unread("doctor");
+    run_unread("doctor --json");
+    run_unread("--help");
+    run_unread("serve echo --listen 127.0.0.1:0");
+    run_unread("bench echo --spawn --connections 2 --duration 0.1 --warmup 0");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let mut command = command("doctor");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let ended = command.stdout(full).stderr(Stdio::piped()).output().expect("it runs");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    assert!(errors.starts_with("error: cannot write to standard output"), "{errors}");
+}
+
+#[test]
+fn an_address_in_use_or_of_another_machine_is_one_line_and_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    run(&format!("serve echo --listen {address}")).expect_error(1, &[&address, "choose another port"]);
+    run("serve echo --listen 192.0.2.1:0").expect_error(1, &["192.0.2.1", "not an address of this machine"]);
+}
+
+#[test]
+fn no_server_is_one_line_that_says_what_to_do() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let ended = Process::start(&format!("bench echo --addr {free} --duration 1")).end();
+    let parts = ["no server answers at", "(connection refused)", "`anyport serve echo`", "--spawn"];
+    let ended = ended.expect_error(1, &parts);
+    assert_eq!((ended.errors.lines().count(), ended.output.as_str()), (1, ""));
+}
