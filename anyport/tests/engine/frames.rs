@@ -255,7 +255,11 @@ fn pause_and_resume_keep_every_frame(driver: DriverChoice) {
     peer.0.shutdown(std::net::Shutdown::Write).unwrap();
     for line in 0..50 {
         assert_eq!(events.next(), Event::Frame(0, format!("line {line}").into_bytes()));
-        let resumed = bed.remote.post_to_shard(0, |_, shard| shard.for_each(anyport::Session::resume));
+        let resumed = bed.remote.post_to_shard(0, |_, shard| {
+            shard.for_each(|session| {
+                session.resume();
+            });
+        });
         assert!(resumed);
     }
     assert_eq!(events.next(), Event::Close(CloseReason::PeerClosed));
