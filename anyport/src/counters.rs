@@ -4,36 +4,54 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyport_core::CloseReason;
 
-/// The counters that are not close reasons, in the order in which they are published.
-const PLAIN: usize = 11;
+/// Declares the counters that are not close reasons, once: as fields, and as an array in the same order.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Counts of one service since the engine started, over one shard or summed over all.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: u64,)*
+            /// Sessions that ended, by [`CloseReason::index`].
+            pub closed: [u64; CloseReason::COUNT],
+        }
 
-/// Counts of one service since the engine started, over one shard or summed over all.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Counters {
+        const PLAIN: usize = [$(stringify!($field)),*].len();
+
+        impl Counters {
+            fn plain(&self) -> [u64; PLAIN] {
+                [$(self.$field),*]
+            }
+
+            fn of([$($field),*]: [u64; PLAIN], closed: [u64; CloseReason::COUNT]) -> Self {
+                Self { $($field,)* closed }
+            }
+        }
+    };
+}
+
+counters! {
     /// Sessions now.
-    pub sessions: u64,
+    sessions,
     /// Connections accepted, those refused at capacity included.
-    pub accepted: u64,
+    accepted,
     /// Connections that this side opened.
-    pub connected: u64,
+    connected,
     /// Connections that this side could not open.
-    pub connect_failed: u64,
+    connect_failed,
     /// Times that accepting was short of something.
-    pub accept_faults: u64,
+    accept_faults,
     /// Bytes received.
-    pub bytes_received: u64,
+    bytes_received,
     /// Bytes that the system took for sending.
-    pub bytes_sent: u64,
+    bytes_sent,
     /// Frames given to the handler.
-    pub frames_received: u64,
+    frames_received,
     /// Messages queued for sending.
-    pub frames_sent: u64,
+    frames_sent,
     /// Messages that `send` refused.
-    pub frames_refused: u64,
+    frames_refused,
     /// Turns of the shards.
-    pub turns: u64,
-    /// Sessions that ended, by [`CloseReason::index`].
-    pub closed: [u64; CloseReason::COUNT],
+    turns,
 }
 
 impl Counters {
@@ -47,62 +65,15 @@ impl Counters {
         self.closed.iter().sum()
     }
 
-    fn plain(&self) -> [u64; PLAIN] {
-        [
-            self.sessions,
-            self.accepted,
-            self.connected,
-            self.connect_failed,
-            self.accept_faults,
-            self.bytes_received,
-            self.bytes_sent,
-            self.frames_received,
-            self.frames_sent,
-            self.frames_refused,
-            self.turns,
-        ]
-    }
-
     pub(crate) fn add(&mut self, other: &Self) {
-        let mut plain = self.plain();
-        for (sum, value) in plain.iter_mut().zip(other.plain()) {
-            *sum += value;
+        let (mut plain, mut closed) = (self.plain(), self.closed);
+        for (mine, theirs) in plain.iter_mut().zip(other.plain()) {
+            *mine += theirs;
         }
-        let mut closed = self.closed;
-        for (sum, value) in closed.iter_mut().zip(other.closed) {
-            *sum += value;
+        for (mine, theirs) in closed.iter_mut().zip(other.closed) {
+            *mine += theirs;
         }
         *self = Self::of(plain, closed);
-    }
-
-    fn of(plain: [u64; PLAIN], closed: [u64; CloseReason::COUNT]) -> Self {
-        let [
-            sessions,
-            accepted,
-            connected,
-            connect_failed,
-            accept_faults,
-            bytes_received,
-            bytes_sent,
-            frames_received,
-            frames_sent,
-            frames_refused,
-            turns,
-        ] = plain;
-        Self {
-            sessions,
-            accepted,
-            connected,
-            connect_failed,
-            accept_faults,
-            bytes_received,
-            bytes_sent,
-            frames_received,
-            frames_sent,
-            frames_refused,
-            turns,
-            closed,
-        }
     }
 }
 

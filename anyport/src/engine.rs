@@ -291,11 +291,12 @@ struct ShardPlan {
     stop: Stop,
 }
 
+type ShardThread = JoinHandle<Result<()>>;
 type Started = Result<Vec<Option<SocketAddr>>>;
 
 impl ShardPlan {
     /// Starts the thread and waits until its services listen.
-    fn spawn(self) -> Result<(JoinHandle<Result<()>>, Vec<Option<SocketAddr>>)> {
+    fn spawn(self) -> Result<(ShardThread, Vec<Option<SocketAddr>>)> {
         let shard = self.shard;
         let fail = |source| Error::Shard { shard, source };
         let (tell, told) = channel();
@@ -480,7 +481,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H
 pub struct Running {
     chosen: Chosen,
     stop: Stop,
-    threads: Vec<JoinHandle<Result<()>>>,
+    threads: Vec<ShardThread>,
     addresses: Vec<Option<SocketAddr>>,
     kinds: Vec<ServiceKind>,
     published: Vec<Vec<Arc<Published>>>,

@@ -249,7 +249,7 @@ impl<H: Handler> ServiceShard<H> {
             self.local.wheel.set(deadline, TimerEvent::Idle(key));
         }
         self.local.mark(key);
-        self.call(key, |handler, session| handler.on_open(session));
+        self.call(key, Handler::on_open);
     }
 
     fn connect<D: Driver>(
@@ -485,7 +485,7 @@ impl<H: Handler> ServiceShard<H> {
 
 impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     fn start(&mut self, io: &mut D) -> Result<Option<SocketAddr>> {
-        self.call_shard(|handler, shard| handler.on_start(shard));
+        self.call_shard(Handler::on_start);
         match self.role {
             Role::Server { address, listen } => {
                 if !self.hand_to.is_empty() && self.local.shard > 0 {

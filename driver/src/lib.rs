@@ -16,7 +16,8 @@
 //! 2. **Submit.** [`submit`](Driver::submit) never fails and never completes in place: every outcome is a
 //!    completion of a later [`wait`](Driver::wait) that carries the submitter's [`Token`].
 //! 3. **One end.** Each operation has exactly one terminal completion ([`Outcome::is_terminal`]). Accept and
-//!    receive are streams: any number of non-terminal completions come before it.
+//!    receive are streams: any number of non-terminal completions come before it. A receive after the end of
+//!    the stream ends at once, as the one before it did.
 //! 4. **Late buffers.** A receive holds no buffer while no data is there. Data comes as a [`Lease`]: the
 //!    engine looks at it in place ([`bytes`](Driver::bytes)) and gives it back ([`recycle`](Driver::recycle)).
 //!    A driver that has run out of buffers goes on when some come back, in the order in which sockets ran dry.
@@ -26,19 +27,23 @@
 //!    kernel did before is reported and counted, then the operation ends as [`FaultKind::Cancelled`] or as it
 //!    would have anyway. Data that was not delivered stays for the next receive.
 //! 7. **Accept stays armed** until its listener closes. A shortage is reported
-//!    ([`Outcome::AcceptFaulted`]) and accepting resumes by itself: at a timer, or when a socket closes.
+//!    ([`Outcome::AcceptFaulted`], at a bounded rate) and accepting resumes by itself: at a timer, or when a
+//!    socket closes. A connection that waits meanwhile is not lost. One that its peer reset before it was
+//!    accepted may be delivered, or passed over.
 //! 8. **Wait** hands over what was submitted and takes what is complete, in one system call where the OS can;
 //!    it blocks at most for the time-out, and only while nothing is complete and nobody woke it. It delivers a
 //!    bounded number of completions a call, in the order of the system for each socket.
 //! 9. **Wake.** A [`Waker`] ends the current or the next wait from any thread, with a system call only if the
 //!    driver sleeps. A wake is never lost.
 //! 10. **Close joins.** [`Op::Close`] is allowed at any time: whatever is in flight on the socket is cancelled
-//!     and delivers its terminal completion first; `Closed` comes last, and the key is dead from then on.
+//!     and delivers its terminal completion first; `Closed` comes after all of them, and the key is dead from
+//!     the submission on.
 //!     A connection that is closed with nothing unread ends in order for the peer, not with a reset.
-//! 11. **Dead keys.** An operation on a key that names no open socket, a second receive or send while one is
-//!     in flight, or any operation after close was submitted, ends as [`FaultKind::InvalidSocket`].
-//! 12. **Shutdown** ends our direction after what was sent before; the peer sees the end of the stream, and
-//!     receiving goes on.
+//! 11. **Dead keys.** An operation on a key that names no open socket, a second accept, receive, send or
+//!     shutdown while one is in flight, or any operation after close was submitted, ends as
+//!     [`FaultKind::InvalidSocket`].
+//! 12. **Shutdown** ends our direction after what was sent before, a send in flight included; the peer sees the
+//!     end of the stream, and receiving goes on. A send after it fails.
 //! 13. **Moving.** A socket with nothing in flight can be taken out of one driver
 //!     ([`detach`](Driver::detach)) and given to another of the same kind ([`adopt`](Driver::adopt)).
 //!
@@ -126,7 +131,8 @@ pub trait Driver: Sized {
     /// socket or something is in flight on it.
     fn detach(&mut self, socket: SocketKey) -> Option<Detached>;
 
-    /// Takes over a socket that another driver of the same kind gave up. `None` if it is of another kind.
+    /// Takes over a socket that another driver of the same kind gave up. `None` if it is of another kind, or this
+    /// driver has no place for it; the socket is closed then.
     fn adopt(&mut self, detached: Detached) -> Option<SocketKey>;
 
     /// Sockets held, listeners included: what tests and metrics count.

@@ -16,8 +16,7 @@ pub fn misplaced(files: &[SourceFile], allowed: &[Exempt]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| !is_exempt(allowed, &file.path)) {
         for token in tokens(&file.layers.code).iter().filter(|token| token.text == "unsafe") {
-            let message =
-                "`unsafe` belongs into the drivers: use what they offer, or a crate that is safe to call";
+            let message = "`unsafe` belongs into the drivers: use what they offer, or a safe crate";
             findings.push(Finding::new(&file.path, token.line, message));
         }
     }

@@ -249,12 +249,17 @@ fn pause_and_resume_keep_every_frame(driver: DriverChoice) {
     let bed =
         Bed::start(driver, 1, Lines::default(), Limits::default(), move |_| OneByOne { tell: tell.clone() });
     let mut peer = bed.peer();
-    let text: String = (0..50).map(|line| format!("line {line}\n")).collect();
+    let lines: Vec<_> = (0..50).map(|line| format!("line {line}\n")).collect();
+    let text = lines.concat();
     peer.send(text.as_bytes());
     peer.0.shutdown(std::net::Shutdown::Write).unwrap();
     for line in 0..50 {
         assert_eq!(events.next(), Event::Frame(0, format!("line {line}").into_bytes()));
-        let resumed = bed.remote.post_to_shard(0, |_, shard| shard.for_each(|session| session.resume()));
+        let resumed = bed.remote.post_to_shard(0, |_, shard| {
+            shard.for_each(|session| {
+                session.resume();
+            });
+        });
         assert!(resumed);
     }
     assert_eq!(events.next(), Event::Close(CloseReason::PeerClosed));

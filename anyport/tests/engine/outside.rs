@@ -113,7 +113,7 @@ fn jobs_from_many_threads_are_all_run(driver: DriverChoice) {
                 for job in 0..2_000_u32 {
                     let done = done.clone();
                     remote.post_to_shard((job % 2) as usize, move |_, _| {
-                        done.send(thread * 2_000 + job).unwrap()
+                        done.send(thread * 2_000 + job).unwrap();
                     });
                 }
             });

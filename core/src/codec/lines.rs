@@ -5,7 +5,8 @@ use super::{Codec, Decode, Decoded, Encode, Frame, FrameError};
 /// Lines ended by `\n` or `\r\n`; the end is not part of the frame. Bytes after the last line end are
 /// dropped when the peer closes.
 ///
-/// What is sent gets a `\n`. A body that holds a line feed arrives as several lines.
+/// What is sent gets a `\n`. A body that holds a line feed arrives as several lines, and one that ends with a
+/// carriage return arrives without it.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines {
     line_size_max: usize,

@@ -75,7 +75,7 @@ struct Buffer {
 pub(super) struct Buffers {
     entries: Mapping,
     memory: Mapping,
-    buffers: Vec<Buffer>,
+    states: Vec<Buffer>,
     buffer_bytes: u32,
     instance: u32,
     tail: u16,
@@ -112,7 +112,7 @@ impl Buffers {
         let mut buffers = Self {
             entries,
             memory,
-            buffers: vec![Buffer::default(); count],
+            states: vec![Buffer::default(); count],
             buffer_bytes: buffer_bytes as u32,
             instance,
             tail: 0,
@@ -142,8 +142,8 @@ impl Buffers {
 
     /// Puts a buffer that nobody holds at the end of the kernel's ring.
     fn offer(&mut self, buffer: u16) {
-        self.buffers[buffer as usize] = Buffer::default();
-        let at = self.tail as usize & (self.buffers.len() - 1);
+        self.states[buffer as usize] = Buffer::default();
+        let at = self.tail as usize & (self.states.len() - 1);
         // SAFETY: `at` is below the number of entries of the mapping.
         let entry = unsafe { self.entries.at.cast::<BufRingEntry>().add(at) };
         // SAFETY: the kernel does not look at entries between its head and the tail published below, and
@@ -166,7 +166,7 @@ impl Buffers {
 
     /// The kernel wrote `len` bytes to `buffer`; `more` tells that it will go on writing behind them.
     pub(super) fn lease(&mut self, buffer: u16, len: u32, more: bool) -> Lease {
-        let state = &mut self.buffers[buffer as usize];
+        let state = &mut self.states[buffer as usize];
         let offset = state.filled;
         state.filled += len;
         state.leases += 1;
@@ -183,7 +183,7 @@ impl Buffers {
     pub(super) fn unused(&mut self, buffer: u16, more: bool) {
         if !(self.incremental && more) {
             self.offered -= 1;
-            let state = &mut self.buffers[buffer as usize];
+            let state = &mut self.states[buffer as usize];
             state.retired = true;
             if state.leases == 0 {
                 self.offer(buffer);
@@ -205,7 +205,7 @@ impl Buffers {
     pub(super) fn recycle(&mut self, lease: Lease) {
         self.check(&lease);
         self.leases_out -= 1;
-        let state = &mut self.buffers[lease.buffer as usize];
+        let state = &mut self.states[lease.buffer as usize];
         state.leases -= 1;
         if state.retired && state.leases == 0 {
             self.offer(lease.buffer as u16);

@@ -15,6 +15,7 @@
 //! | `buffers` | the ring of receive buffers |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
+//! | `check` | finding the resets that the kernel's receive misses |
 //! | `tag` | what a completion is about |
 //! | `probe` | what the kernel offers |
 
@@ -22,6 +23,7 @@
 
 mod accept;
 mod buffers;
+mod check;
 mod probe;
 mod ring;
 mod sockaddr;
@@ -46,6 +48,7 @@ pub use probe::{Features, probe};
 use self::{
     accept::{Accepting, Connecting},
     buffers::Buffers,
+    check::Checks,
     ring::Ring,
     socket::{Descriptor, Listening, Receiving, Shutdown, Socket},
     tag::Tag,
@@ -88,6 +91,7 @@ pub struct IoUring {
     /// Accepts that the kernel has, over all listeners: each will need a place.
     posted: usize,
     places: u32,
+    checks: Checks,
     event: Arc<OwnedFd>,
     waker: Waker,
 }
@@ -137,6 +141,7 @@ impl IoUring {
             posted: 0,
             retry_at: None,
             places: slots,
+            checks: Checks::default(),
             event,
             waker,
         };
@@ -169,7 +174,10 @@ impl IoUring {
         match self.open_socket(key) {
             Some(socket) if socket.listening.is_none() && socket.receiving == Receiving::Idle => {
                 socket.receive_token = token;
-                self.arm_receive(key);
+                match socket.end_found {
+                    None => self.arm_receive(key),
+                    Some(end) => self.queue(token, Outcome::Received(ended(end))),
+                }
             }
             _ => self.queue(token, Outcome::Received(Received::Failed(INVALID))),
         }
@@ -178,6 +186,7 @@ impl IoUring {
     fn arm_receive(&mut self, key: SocketKey) {
         let socket = self.sockets.get_mut(key.0).expect("a receive is armed on a socket that is there");
         socket.receiving = Receiving::Armed;
+        socket.user_cancelled = false;
         let entry = socket.receive(key);
         // SAFETY: a receive points at nothing: the kernel takes a buffer of the registered ring.
         unsafe { self.ring.push(&entry) };
@@ -306,6 +315,7 @@ impl IoUring {
         match tag {
             Tag::Receive => self.received(SocketKey(key), entry, more, out),
             Tag::Send => self.sent(SocketKey(key), entry.result(), out),
+            Tag::Check => self.checked(SocketKey(key), entry.result()),
             Tag::Shutdown => self.shut_down(SocketKey(key), entry.result(), out),
             Tag::Accept => self.accepted(key, entry.result(), out),
             Tag::Connect => self.connected(key, entry.result(), out),
@@ -322,6 +332,8 @@ impl IoUring {
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a receive is in flight");
         let token = socket.receive_token;
         let given_up = socket.closing || socket.receiving == Receiving::Cancelling;
+        let gone = if socket.closing || socket.user_cancelled { None } else { socket.end_found };
+        let gone = gone.map_or(Received::Failed(CANCELLED), ended);
         if !more {
             socket.receiving = Receiving::Idle;
         }
@@ -329,6 +341,9 @@ impl IoUring {
         if let (Ok(1..), Some(buffer)) = (result, buffer) {
             let len = result.expect("matched above");
             let lease = self.buffers.lease(buffer, len, buffer_more);
+            if more {
+                self.checks.note(key, socket);
+            }
             out.push(Completion { token, outcome: Outcome::Received(Received::Data(lease)) });
         } else if let Some(buffer) = buffer {
             self.buffers.unused(buffer, buffer_more);
@@ -337,7 +352,7 @@ impl IoUring {
             _ if more => {}
             Ok(0) => end = Some(Received::EndOfStream),
             Ok(_) | Err(Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN) if given_up => {
-                end = Some(Received::Failed(CANCELLED));
+                end = Some(gone);
             }
             // The kernel ended the stream for a reason of its own: it goes on.
             Ok(_) | Err(Errno::INTR | Errno::AGAIN) => self.arm_receive(key),
@@ -391,15 +406,10 @@ impl IoUring {
 
     // ---- waiting ----
 
-    /// One call into the kernel, and what is complete after it. `block` says whether it may sleep, and for how
-    /// long. True if someone woke us.
-    fn turn(
-        &mut self,
-        block: Option<Option<Duration>>,
-        completions: &mut Vec<Completion>,
-    ) -> io::Result<bool> {
-        let result = match block {
-            Some(timeout) if self.waker.fall_asleep() => self.ring.flush_and_wait(timeout),
+    /// One call into the kernel, and what is complete after it. True if someone woke us.
+    fn turn(&mut self, sleep: Sleep, completions: &mut Vec<Completion>) -> io::Result<bool> {
+        let result = match sleep {
+            Sleep::AtMost(timeout) if self.waker.fall_asleep() => self.ring.flush_and_wait(timeout),
             _ => self.ring.flush(),
         };
         let woken = self.waker.awake();
@@ -419,14 +429,15 @@ impl IoUring {
 
     /// How long a wait may sleep: until the caller's deadline or the next retry of an accept.
     fn patience(&self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Option<Duration> {
-        if timeout.is_none() && self.retry_at.is_none() {
+        let own = [self.retry_at, self.checks.due()].into_iter().flatten().min();
+        if timeout.is_none() && own.is_none() {
             return None;
         }
         let now = Instant::now();
         if deadline.is_none() {
             *deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         }
-        let until = [*deadline, self.retry_at].into_iter().flatten().min()?;
+        let until = [*deadline, own].into_iter().flatten().min()?;
         Some(until.saturating_duration_since(now))
     }
 }
@@ -465,6 +476,22 @@ impl Drop for IoUring {
             );
             std::mem::forget(keep);
         }
+    }
+}
+
+/// Whether a call into the kernel may wait.
+#[derive(Clone, Copy)]
+enum Sleep {
+    No,
+    /// Without bound for `None`.
+    AtMost(Option<Duration>),
+}
+
+/// How a receive ends when a check has found its end.
+fn ended(end: Result<(), Fault>) -> Received {
+    match end {
+        Ok(()) => Received::EndOfStream,
+        Err(fault) => Received::Failed(fault),
     }
 }
 
@@ -516,8 +543,10 @@ impl Driver for IoUring {
     fn cancel(&mut self, socket: SocketKey, kind: OpKind) {
         let Some(state) = self.open_socket(socket) else { return };
         match kind {
+            OpKind::Receive if state.receiving == Receiving::Cancelling => state.user_cancelled = true,
             OpKind::Receive if state.receiving == Receiving::Armed => {
                 state.receiving = Receiving::Cancelling;
+                state.user_cancelled = true;
                 // SAFETY: a cancel points at nothing.
                 unsafe { self.ring.push_unowed(&socket::cancel(Tag::Receive.with(socket.0))) };
             }
@@ -536,11 +565,12 @@ impl Driver for IoUring {
         let mut deadline = None;
         loop {
             self.retry_accepts();
+            self.check_quiet_sockets();
             self.feed_starved();
             let idle =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
-            let block = idle.then(|| self.patience(timeout, &mut deadline));
-            let woken = self.turn(block, completions)?;
+            let sleep = if idle { Sleep::AtMost(self.patience(timeout, &mut deadline)) } else { Sleep::No };
+            let woken = self.turn(sleep, completions)?;
             let over = !idle || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // What is left are completions of the driver's own doing, and its own timer.
             if woken || over || completions.len() > before {

@@ -13,7 +13,7 @@ const ENTER_GETEVENTS: u32 = 1;
 
 /// A ring of one thread.
 pub(super) struct Ring {
-    ring: IoUring,
+    uring: IoUring,
     /// Completions taken off the queue to make room while submitting.
     stash: std::collections::VecDeque<cqueue::Entry>,
     /// Operations whose terminal completion the kernel still owes.
@@ -23,7 +23,7 @@ pub(super) struct Ring {
 impl Ring {
     /// The set-up that measurements on 6.18 favour: single issuer, deferred task work.
     pub(super) fn new() -> io::Result<Self> {
-        let ring = IoUring::builder()
+        let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()
@@ -32,16 +32,16 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .dontfork()
             .build(SUBMISSIONS)?;
-        Ok(Self { ring, stash: std::collections::VecDeque::new(), owed: 0 })
+        Ok(Self { uring, stash: std::collections::VecDeque::new(), owed: 0 })
     }
 
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
-        self.ring.submitter()
+        self.uring.submitter()
     }
 
     /// True if the kernel can wait with a time-out in the same call (5.11).
     pub(super) fn has_wait_timeouts(&self) -> bool {
-        self.ring.params().is_feature_ext_arg() && self.ring.params().is_feature_nodrop()
+        self.uring.params().is_feature_ext_arg() && self.uring.params().is_feature_nodrop()
     }
 
     /// Operations whose terminal completion the kernel still owes.
@@ -67,7 +67,7 @@ impl Ring {
     pub(super) unsafe fn push_unowed(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: the caller keeps what the entry points at alive; the entry itself is copied.
-            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return;
             }
             self.make_room();
@@ -81,7 +81,7 @@ impl Ring {
             // The kernel wants its completions taken first.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 let stash = &mut self.stash;
-                stash.extend(self.ring.completion());
+                stash.extend(self.uring.completion());
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => panic!("io_uring_enter cannot submit: {error}"),
@@ -96,34 +96,17 @@ impl Ring {
 
     /// Hands over what is queued and takes what is complete, without waiting.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        let result = self.enter(0, ENTER_GETEVENTS, None);
-        self.pass(result)
+        pass(self.enter(0, ENTER_GETEVENTS, None))
     }
 
     /// Hands over what is queued and waits for a completion, at most for `timeout`.
     pub(super) fn flush_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let result = self.enter(1, ENTER_GETEVENTS, timeout);
-        self.pass(result)
-    }
-
-    /// Time-outs, signals and a full completion queue end a wait, and are no failures.
-    fn pass(&mut self, result: io::Result<()>) -> io::Result<()> {
-        match result {
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        pass(self.enter(1, ENTER_GETEVENTS, timeout))
     }
 
     fn enter(&mut self, want: u32, flags: u32, timeout: Option<Duration>) -> io::Result<()> {
-        let submit = self.ring.submission().len() as u32;
-        let submitter = self.ring.submitter();
+        let submit = self.uring.submission().len() as u32;
+        let submitter = self.uring.submitter();
         match timeout {
             // `submit_with_args` counts the entries itself.
             Some(timeout) if want > 0 => {
@@ -141,12 +124,12 @@ impl Ring {
 
     /// True if a completion can be taken without a system call.
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.stash.is_empty() || !self.ring.completion().is_empty()
+        !self.stash.is_empty() || !self.uring.completion().is_empty()
     }
 
     /// Picks one completion out of turn; the others keep their order.
     pub(super) fn pick(&mut self, user_data: u64) -> Option<i32> {
-        self.stash.extend(self.ring.completion());
+        self.stash.extend(self.uring.completion());
         let at = self.stash.iter().position(|entry| entry.user_data() == user_data)?;
         self.stash.remove(at).map(|entry| entry.result())
     }
@@ -155,6 +138,21 @@ impl Ring {
     pub(super) fn take(&mut self, out: &mut Vec<cqueue::Entry>, most: usize) {
         let stashed = self.stash.len().min(most);
         out.extend(self.stash.drain(..stashed));
-        out.extend(self.ring.completion().take(most - stashed));
+        out.extend(self.uring.completion().take(most - stashed));
+    }
+}
+
+/// Time-outs, signals and a full completion queue end a wait, and are no failures.
+fn pass(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
     }
 }

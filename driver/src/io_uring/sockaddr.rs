@@ -27,7 +27,7 @@ impl RawAddress {
 
     pub(super) fn of(address: SocketAddr) -> Self {
         let mut raw = Self::empty();
-        let at = (&raw mut raw.storage).cast::<u8>();
+        let at = &raw mut raw.storage;
         match address {
             SocketAddr::V4(v4) => {
                 let value = libc::sockaddr_in {
@@ -58,7 +58,7 @@ impl RawAddress {
 
     /// What the kernel wrote, or the unspecified address for a family that is none of ours.
     pub(super) fn address(&self) -> SocketAddr {
-        let at = (&raw const self.storage).cast::<u8>();
+        let at = &raw const self.storage;
         match i32::from(self.storage.ss_family) {
             libc::AF_INET => {
                 // SAFETY: the storage is large enough and aligned, and any bits are a valid `sockaddr_in`.

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use anyport_core::SendBatch;
+use anyport_core::{Fault, SendBatch};
 use io_uring::{opcode, squeue, types};
 
 use super::{buffers, tag::Tag};
@@ -87,6 +87,15 @@ pub(super) struct Socket {
     pub(super) descriptor: Descriptor,
     pub(super) receiving: Receiving,
     pub(super) closing: bool,
+    /// It is on the list of sockets to check, and whether data came since the last look at that list.
+    pub(super) listed: bool,
+    pub(super) fresh: bool,
+    /// A check is in flight.
+    pub(super) checking: bool,
+    /// A check has found the end, which the receive missed.
+    pub(super) end_found: Option<Result<(), Fault>>,
+    /// The engine asked for the end of the receive, or of the send.
+    pub(super) user_cancelled: bool,
     pub(super) send_cancelled: bool,
     pub(super) shutdown: Shutdown,
     pub(super) receive_token: Token,
@@ -105,6 +114,11 @@ impl Socket {
             descriptor,
             receiving: Receiving::Idle,
             closing: false,
+            listed: false,
+            fresh: false,
+            checking: false,
+            end_found: None,
+            user_cancelled: false,
             send_cancelled: false,
             shutdown: Shutdown::None,
             receive_token: Token(0),
@@ -122,12 +136,20 @@ impl Socket {
         self.receiving != Receiving::Idle
             || self.batch.is_some()
             || self.shutdown != Shutdown::None
+            || self.checking
             || self.listening.as_ref().is_some_and(|listening| listening.posted > 0)
     }
 
     pub(super) fn receive(&self, key: SocketKey) -> squeue::Entry {
         on!(&self.descriptor, |fd| opcode::RecvMulti::new(fd, buffers::GROUP).build())
             .user_data(Tag::Receive.with(key.0))
+    }
+
+    /// A look at the front of the stream that takes nothing and does not wait.
+    pub(super) fn check(&self, key: SocketKey, byte: *mut u8) -> squeue::Entry {
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        on!(&self.descriptor, |fd| opcode::Recv::new(fd, byte, 1).flags(flags).build())
+            .user_data(Tag::Check.with(key.0))
     }
 
     /// A send of what remains of the batch in flight.
@@ -152,7 +174,7 @@ impl Socket {
             gather.header.msg_iov = gather.pieces.as_mut_ptr();
             gather.header.msg_iovlen = gather.pieces.len();
             let header = &raw const gather.header;
-            on!(&self.descriptor, |fd| opcode::SendMsg::new(fd, header).flags(flags as u32).build())
+            on!(&self.descriptor, |fd| opcode::SendMsg::new(fd, header).flags(flags.cast_unsigned()).build())
         };
         entry.user_data(Tag::Send.with(key.0))
     }

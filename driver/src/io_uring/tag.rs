@@ -19,6 +19,8 @@ pub(super) enum Tag {
     Connect = 5,
     /// The eventfd of the waker.
     Wake = 6,
+    /// A look at whether the socket of this key has ended.
+    Check = 8,
     /// A slot of the ring's table made into a plain descriptor.
     Install = 7,
 }
@@ -48,6 +50,7 @@ impl Tag {
             5 => Self::Connect,
             6 => Self::Wake,
             7 => Self::Install,
+            8 => Self::Check,
             other => panic!("a completion with unknown user data kind {other}"),
         };
         let index = (user_data >> 32) as u32 & (INDEX_MAX - 1);

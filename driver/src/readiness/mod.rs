@@ -275,7 +275,7 @@ impl Readiness {
         if let Some((send, batch)) = socket.send {
             self.finished.push(send, Outcome::Sent(batch, Err(cancelled)));
         }
-        for shutdown in socket.shutdowns {
+        if let Some(shutdown) = socket.shutdown {
             self.finished.push(shutdown, Outcome::ShutDown(Err(cancelled)));
         }
         drop(socket.fd);
@@ -392,7 +392,7 @@ impl Driver for Readiness {
         let idle = socket.is_stream()
             && socket.receive.is_none()
             && socket.send.is_none()
-            && socket.shutdowns.is_empty()
+            && socket.shutdown.is_none()
             && [socket.receive_ends, socket.send_ends, socket.shutdown_ends]
                 .into_iter()
                 .all(|end| self.finished.is_out(end));

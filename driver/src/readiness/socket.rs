@@ -69,8 +69,8 @@ pub(super) struct Socket {
     pub(super) receive: Option<Token>,
     /// The send in flight: the system took not all of it yet.
     pub(super) send: Option<(Token, Box<SendBatch>)>,
-    /// Shut-downs that wait for the send.
-    pub(super) shutdowns: Vec<Token>,
+    /// A shut-down that waits for the send.
+    pub(super) shutdown: Option<Token>,
     /// When the last receive's end is out.
     pub(super) receive_ends: Ticket,
     /// When the last send's end is out.
@@ -93,7 +93,7 @@ impl Socket {
             wants_memory: false,
             receive: None,
             send: None,
-            shutdowns: Vec::new(),
+            shutdown: None,
             receive_ends: Ticket::default(),
             send_ends: Ticket::default(),
             shutdown_ends: Ticket::default(),

@@ -229,8 +229,12 @@ impl Readiness {
 
     pub(super) fn submit_shutdown(&mut self, token: Token, SocketKey(key): SocketKey) {
         match self.sockets.get_mut(key) {
-            Some(socket) if socket.is_stream() => {
-                socket.shutdowns.push(token);
+            Some(socket)
+                if socket.is_stream()
+                    && socket.shutdown.is_none()
+                    && self.finished.is_out(socket.shutdown_ends) =>
+            {
+                socket.shutdown = Some(token);
                 if socket.send.is_none() {
                     self.shut_down_after_send(key);
                 }
@@ -245,7 +249,7 @@ impl Readiness {
     /// Shuts down, if that was asked for, now that no send is in flight (sentence 12).
     fn shut_down_after_send(&mut self, key: SlabKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        for token in std::mem::take(&mut socket.shutdowns) {
+        if let Some(token) = socket.shutdown.take() {
             let result = net::shutdown(&socket.fd, Shutdown::Write).map_err(fault);
             socket.shutdown_ends = self.finished.push(token, Outcome::ShutDown(result));
         }

@@ -92,7 +92,7 @@ pub(crate) fn listen(
         // Only after the bind: so it fails if another process holds the port, sharing or not.
         sockopt::set_socket_reuseport(&socket, true)?;
     }
-    net::listen(&socket, options.backlog.min(i32::MAX as u32) as i32)?;
+    net::listen(&socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let bound = net::getsockname(&socket)?;
     let bound = SocketAddr::try_from(bound).map_err(|_| Errno::AFNOSUPPORT)?;
     Ok((socket, bound))

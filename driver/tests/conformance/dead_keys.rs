@@ -5,6 +5,7 @@ use anyport_driver::{Driver, DriverConfig, FaultKind, Op, OpKind, SocketKey};
 use crate::bed::{Bed, CLOSED, CONFIG, RESET, Seen, World};
 
 const INVALID: FaultKind = FaultKind::InvalidSocket;
+const DONE: Seen = Seen::ShutDown(Ok(()));
 
 /// Every operation on `socket` is refused.
 fn refuses_all<W: World>(bed: &mut Bed<W>, socket: SocketKey) {
@@ -90,4 +91,15 @@ pub(crate) fn s11_a_refusal_leaves_a_reset_socket_usable_to_close<W: World>(seed
     assert_eq!((bed.end(receive), bed.end(second)), (RESET, Seen::ReceiveFailed(INVALID)));
     let close = bed.close(socket);
     assert_eq!(bed.end(close), CLOSED);
+}
+
+pub(crate) fn s11_a_second_shutdown_is_refused_while_one_is_in_flight<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let (socket, mut client) = bed.pair();
+    let (first, second) = (bed.shutdown(socket), bed.shutdown(socket));
+    assert_eq!((bed.end(first), bed.end(second)), (DONE, Seen::ShutDown(Err(INVALID))));
+    // One that comes after the first has ended changes nothing for the peer.
+    let third = bed.shutdown(socket);
+    assert_eq!(bed.end(third), DONE);
+    bed.until("the end at the peer", |_| client.has_ended());
 }

@@ -17,6 +17,7 @@ mod close;
 mod connect;
 mod dead_keys;
 #[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod descriptors;
 mod moving;
 mod ownership;
@@ -25,6 +26,7 @@ mod send;
 mod shutdown;
 mod simulated;
 mod soak;
+#[cfg(unix)]
 #[cfg(unix)]
 mod system;
 mod timeouts;
@@ -214,6 +216,7 @@ macro_rules! suite {
                     s11_the_key_of_another_driver_may_not_crash,
                     s11_a_stale_key_does_not_reach_the_next_socket_of_its_slot,
                     s11_a_refusal_leaves_a_reset_socket_usable_to_close,
+                    s11_a_second_shutdown_is_refused_while_one_is_in_flight,
                 ]
                 moving: [
                     s13_an_idle_socket_moves_and_goes_on,
@@ -242,8 +245,9 @@ macro_rules! suite {
     };
 }
 
-/// The suite for one driver of the system: what concerns its descriptors comes on top.
+/// The suite for one driver of the system. What concerns its descriptors comes on top where they can be seen.
 #[cfg(unix)]
+#[cfg(target_os = "linux")]
 macro_rules! system_suite {
     ($driver:ident, $system:ty) => {
         suite! {
@@ -258,8 +262,18 @@ macro_rules! system_suite {
     };
 }
 
+#[cfg(unix)]
+#[cfg(all(unix, not(target_os = "linux")))]
+macro_rules! system_suite {
+    ($driver:ident, $system:ty) => {
+        suite! { $driver, crate::system::OnSystem<$system>; }
+    };
+}
+
 suite! { sim, crate::simulated::Simulated; }
 #[cfg(unix)]
+#[cfg(unix)]
 system_suite! { readiness, crate::system::OnReadiness }
+#[cfg(target_os = "linux")]
 #[cfg(target_os = "linux")]
 system_suite! { io_uring, crate::system::OnIoUring }

@@ -49,7 +49,7 @@ pub(crate) fn s05_three_hundred_pieces_arrive_in_order<W: World>(seed: u64) {
     for at in 0..300 {
         let piece = pattern(at, chance.of(1..3_000));
         bytes.extend_from_slice(&piece);
-        batch.append_shared(piece.into(), &mut anyport_core::ChunkPool::new());
+        batch.append_shared(piece.into(), &mut ChunkPool::new());
     }
     let send = bed.submit(Op::Send { socket, batch });
     bed.until("all pieces", |_| client.has_received(&bytes));
@@ -62,7 +62,7 @@ pub(crate) fn s05_thousands_of_tiny_pieces_arrive_in_order<W: World>(seed: u64) 
     let bytes = pattern(seed, 5_000);
     let mut batch = SendBatch::of(b"");
     for byte in &bytes {
-        batch.append_shared([*byte].into(), &mut anyport_core::ChunkPool::new());
+        batch.append_shared([*byte].into(), &mut ChunkPool::new());
     }
     let send = bed.submit(Op::Send { socket, batch });
     bed.until("all pieces", |_| client.has_received(&bytes));
@@ -82,7 +82,7 @@ pub(crate) fn s05_pooled_and_shared_pieces_mix<W: World>(seed: u64) {
             if at % 2 == 0 {
                 batch.append(size, &mut pool, |out| out.extend_from_slice(&piece));
             } else {
-                batch.append_shared(piece.into(), &mut anyport_core::ChunkPool::new());
+                batch.append_shared(piece.into(), &mut ChunkPool::new());
             }
         }
         client.received.clear();
@@ -102,7 +102,7 @@ pub(crate) fn s05_one_shared_piece_goes_to_many<W: World>(seed: u64) {
         .iter()
         .map(|(socket, _)| {
             let mut batch = SendBatch::of(b"");
-            batch.append_shared(shared.clone(), &mut anyport_core::ChunkPool::new());
+            batch.append_shared(shared.clone(), &mut ChunkPool::new());
             bed.submit(Op::Send { socket: *socket, batch })
         })
         .collect();

@@ -25,7 +25,7 @@ impl World for Simulated {
     type Peer = SimPeer;
     type PeerListener = SimPeerListener;
     const NAME: &'static str = "sim";
-    const SEEDS: Range<u64> = 0..8;
+    const SEEDS: Range<u64> = 0..4;
     const HUGE: usize = 2 << 20;
 
     fn new(seed: u64) -> Self {

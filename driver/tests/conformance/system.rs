@@ -148,10 +148,12 @@ impl System for OnReadiness {
     }
 }
 
+#[cfg(target_os = "linux")]
 /// io_uring.
 #[cfg(target_os = "linux")]
 pub(crate) struct OnIoUring;
 
+#[cfg(target_os = "linux")]
 #[cfg(target_os = "linux")]
 impl System for OnIoUring {
     type Driver = anyport_driver::io_uring::IoUring;

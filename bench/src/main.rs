@@ -1,0 +1,198 @@
+//! `compare`: echo servers side by side, processor time per message, as ratios to a bare io_uring loop.
+//!
+//! `README.md` says what is compared, how, and how to read the result. The map: `process` holds the table of
+//! servers and runs them as children, `server/` are those that live in this program, `load/` asks them,
+//! `measure` is the method, `report/` writes the result.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("compare measures io_uring and epoll, which only Linux has");
+
+mod error;
+mod load;
+mod machine;
+mod measure;
+mod process;
+mod report;
+mod ring;
+mod server;
+mod stats;
+mod sys;
+mod workload;
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    error::{Context, Error, Result},
+    machine::Machine,
+    measure::Effort,
+    process::{Programs, SERVERS, Server},
+    report::{Report, json, markdown::Markdown, svg::Svg},
+    workload::Workload,
+};
+
+/// Compares echo servers: processor time per message, as ratios to a bare io_uring loop.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Action>,
+    #[command(flatten)]
+    compare: Compare,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Runs one of the servers that live in this program, until it is killed.
+    Server {
+        kind: server::Kind,
+        /// Where to listen.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Args)]
+struct Compare {
+    /// What to measure, may be repeated: echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES], idle[:SESSIONS].
+    #[arg(long, value_name = "WORKLOAD")]
+    workload: Vec<Workload>,
+    /// Only these servers, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// A smoke run: two workloads, few rounds.
+    #[arg(long)]
+    quick: bool,
+    /// How often each server is visited [default: 15].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: Option<u32>,
+    /// How long each visit lasts, in ms [default: 100].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    slice_ms: Option<u64>,
+    /// The program of this project; without it, it is built from the folder above.
+    #[arg(long, value_name = "PATH", conflicts_with = "skip_anyport")]
+    anyport: Option<PathBuf>,
+    /// Added to anyport's command line, may be repeated.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    anyport_arg: Vec<String>,
+    /// Leaves this project out.
+    #[arg(long)]
+    skip_anyport: bool,
+    /// The processor of all servers.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    server_cpu: usize,
+    /// The processor of the loader.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    loader_cpu: usize,
+    /// The first port of the servers; without it, ports are chosen that nobody uses.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Also writes every figure to a file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also draws the ratios.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Action::Server { kind, listen }) => server::run(kind, listen).map(|()| true),
+        None => compare(&arguments.compare),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures and reports; false if a server failed.
+fn compare(arguments: &Compare) -> Result<bool> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let servers = choose_servers(arguments)?;
+    let workloads = match &arguments.workload[..] {
+        [] if arguments.quick => &workload::QUICK[..],
+        [] => &workload::DEFAULT[..],
+        chosen => chosen,
+    };
+    let descriptors_max = sys::raise_descriptor_limit().context("limit of descriptors")?;
+    // A server also needs some descriptors of its own.
+    if let Some(workload) = workloads.iter().find(|w| u64::from(w.connections()) + 32 > descriptors_max) {
+        return Err(Error::Usage(format!(
+            "{workload}: a process may open only {descriptors_max} descriptors here"
+        )));
+    }
+    let mut programs = Programs {
+        own: std::env::current_exe().context("path of this program")?,
+        anyport: arguments.anyport.clone(),
+        anyport_arguments: arguments.anyport_arg.clone(),
+        server_cpu: arguments.server_cpu,
+        port_first: arguments.port,
+    };
+    if programs.anyport.is_none() && servers.iter().any(Server::needs_anyport) {
+        programs.anyport = Some(process::build_anyport(root)?);
+    }
+    sys::pin_to(arguments.loader_cpu).context("pinning the loader to its CPU")?;
+    let (rounds, slice_ms) = if arguments.quick { (3, 50) } else { (15, 100) };
+    let mut report = Report {
+        machine: Machine::look(root),
+        servers,
+        effort: Effort {
+            rounds: arguments.rounds.unwrap_or(rounds),
+            slice: Duration::from_millis(arguments.slice_ms.unwrap_or(slice_ms)),
+        },
+        server_cpu: arguments.server_cpu,
+        loader_cpu: arguments.loader_cpu,
+        outcomes: Vec::new(),
+    };
+    for workload in workloads {
+        eprint!("{workload} ");
+        let outcome =
+            measure::measure(*workload, &report.servers, &programs, report.effort, report.loader_cpu)?;
+        eprintln!();
+        report.outcomes.push(outcome);
+    }
+    write(arguments, &report)?;
+    Ok(report.outcomes.iter().all(|outcome| outcome.failures.is_empty()))
+}
+
+fn choose_servers(arguments: &Compare) -> Result<Vec<Server>> {
+    let known = || SERVERS.map(|server| server.name).join(", ");
+    for name in &arguments.servers {
+        if !SERVERS.iter().any(|server| server.name == name) {
+            return Err(Error::Usage(format!("no server `{name}`; there are: {}", known())));
+        }
+    }
+    let chosen = SERVERS.into_iter().filter(|server| {
+        let named = arguments.servers.is_empty() || arguments.servers.iter().any(|name| name == server.name);
+        named && !(arguments.skip_anyport && server.needs_anyport())
+    });
+    match chosen.collect::<Vec<_>>() {
+        chosen if chosen.is_empty() => Err(Error::Usage("no server is left to measure".into())),
+        chosen => Ok(chosen),
+    }
+}
+
+fn write(arguments: &Compare, report: &Report) -> Result<()> {
+    write!(io::stdout(), "{}", Markdown(report)).context("standard output")?;
+    if let Some(file) = &arguments.json {
+        fs::write(file, format!("{:#}\n", json::json(report))).context("writing the JSON file")?;
+    }
+    if let Some(file) = &arguments.svg {
+        fs::write(file, Svg(report).to_string()).context("writing the SVG file")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! The method: all servers alive at once on one processor with all their connections open, the loader on the
+//! other visiting them in turn. What drifts, drifts for all of them, and the ratios within a round hold.
+
+use std::{
+    hint,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Context, Error, Fault, Result},
+    load::{Load, Until},
+    process::{Programs, Running, Server},
+    stats::Spread,
+    sys::{self, Memory, Scheduled},
+    workload::Workload,
+};
+
+/// How long and how often to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    pub rounds: u32,
+    pub slice: Duration,
+}
+
+/// One visit to one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    pub operations: u64,
+    pub cpu_ns: u64,
+    pub wall: Duration,
+    /// Other processes had the processor while the server could have run.
+    pub server_waited_ns: u64,
+    /// The same for the loader.
+    pub loader_waited_ns: u64,
+}
+
+impl Slice {
+    /// Processor time of the server for each operation.
+    pub fn cpu_us(&self) -> f64 {
+        self.cpu_ns as f64 / 1000.0 / self.operations as f64
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.operations as f64 / self.wall.as_secs_f64()
+    }
+}
+
+/// One server under one workload.
+#[derive(Debug)]
+pub enum Figures {
+    /// One slice for each round.
+    Slices(Vec<Slice>),
+    Memory {
+        before: Memory,
+        with_sessions: Memory,
+    },
+}
+
+/// All servers under one workload.
+#[derive(Debug)]
+pub struct Outcome {
+    pub workload: Workload,
+    /// The servers that did not fail, in any order.
+    pub columns: Vec<(Server, Figures)>,
+    /// Servers that failed, and how.
+    pub failures: Vec<(Server, String)>,
+    /// One for each round: a cache line from processor to processor and back.
+    pub ping_pong_ns: Vec<f64>,
+    pub load_average: f64,
+}
+
+impl Outcome {
+    fn fail(&mut self, server: &Server, error: &Error) {
+        eprint!("\n  {} failed: {error}\n  ", server.name);
+        self.failures.push((*server, error.to_string()));
+    }
+
+    /// What was measured, or none and a note of the failure.
+    fn note<T>(&mut self, server: Server, result: Result<T>) -> Option<T> {
+        result.inspect_err(|error| self.fail(&server, error)).ok()
+    }
+
+    fn slices(&self, name: &str) -> Option<&[Slice]> {
+        self.columns.iter().find_map(|(server, figures)| match figures {
+            Figures::Slices(slices) if server.name == name => Some(&slices[..]),
+            _ => None,
+        })
+    }
+
+    /// Processor time in µs for each operation.
+    pub fn cpu_us(&self, name: &str) -> Option<Spread> {
+        Spread::of(self.slices(name)?.iter().map(Slice::cpu_us))
+    }
+
+    /// Operations a second.
+    pub fn rate(&self, name: &str) -> Option<Spread> {
+        Spread::of(self.slices(name)?.iter().map(Slice::rate))
+    }
+
+    /// Processor time as a ratio to another server's in the same round.
+    pub fn ratio(&self, name: &str, base: &str) -> Option<Spread> {
+        let pairs = self.slices(name)?.iter().zip(self.slices(base)?);
+        Spread::of(pairs.map(|(slice, base)| slice.cpu_us() / base.cpu_us()))
+    }
+
+    /// The shares of the time for which the servers and the loader had to wait for their processors.
+    pub fn waited(&self) -> Option<(f64, f64)> {
+        let slices = || {
+            self.columns.iter().flat_map(|(_, figures)| match figures {
+                Figures::Slices(slices) => &slices[..],
+                Figures::Memory { .. } => &[],
+            })
+        };
+        let wall: f64 = slices().map(|slice| slice.wall.as_nanos() as f64).sum();
+        let share = |waited: fn(&Slice) -> u64| slices().map(waited).sum::<u64>() as f64 / wall;
+        (wall > 0.0).then(|| (share(|slice| slice.server_waited_ns), share(|slice| slice.loader_waited_ns)))
+    }
+
+    /// Memory for each session: (Rss, Pss) in bytes.
+    pub fn session_bytes(&self, name: &str) -> Option<(f64, f64)> {
+        let sessions = f64::from(self.workload.connections());
+        self.columns.iter().find_map(|(server, figures)| match figures {
+            Figures::Memory { before, with_sessions } if server.name == name => {
+                let each = |after: u64, before: u64| (after as f64 - before as f64) / sessions;
+                Some((
+                    each(with_sessions.rss_bytes, before.rss_bytes),
+                    each(with_sessions.pss_bytes, before.pss_bytes),
+                ))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Measures one workload on servers started for it. A server that fails is left out from then on.
+pub fn measure(
+    workload: Workload,
+    servers: &[Server],
+    programs: &Programs,
+    effort: Effort,
+    loader_cpu: usize,
+) -> Result<Outcome> {
+    let load_average = load_average();
+    let mut outcome = Outcome {
+        workload,
+        columns: Vec::new(),
+        failures: Vec::new(),
+        ping_pong_ns: Vec::new(),
+        load_average,
+    };
+    let servers = (0..).zip(servers.iter().copied());
+    if let Workload::Idle { .. } = workload {
+        for (index, server) in servers {
+            eprint!(".");
+            match measure_memory(workload, &server, index, programs) {
+                Ok(figures) => outcome.columns.push((server, figures)),
+                Err(error) => outcome.fail(&server, &error),
+            }
+        }
+        return Ok(outcome);
+    }
+    let mut contestants = Vec::new();
+    for (index, server) in servers {
+        match Contestant::start(workload, server, index, programs) {
+            Ok(contestant) => contestants.push(contestant),
+            Err(error) => outcome.fail(&server, &error),
+        }
+    }
+    // Warms caches and allocators; not counted.
+    contestants
+        .retain_mut(|contestant| outcome.note(contestant.server, contestant.visit(effort.slice)).is_some());
+    for _ in 0..effort.rounds {
+        eprint!(".");
+        if programs.server_cpu != loader_cpu {
+            outcome.ping_pong_ns.push(ping_pong_ns(programs.server_cpu).context("ping-pong")?);
+        }
+        if !contestants.is_empty() {
+            // No server always comes first, nor always in the same distance from a disturbance.
+            contestants.rotate_left(1);
+        }
+        contestants.retain_mut(|contestant| {
+            let slice = outcome.note(contestant.server, contestant.visit(effort.slice));
+            slice.map(|slice| contestant.slices.push(slice)).is_some()
+        });
+    }
+    outcome.columns = contestants
+        .into_iter()
+        .map(|contestant| (contestant.server, Figures::Slices(contestant.slices)))
+        .collect();
+    Ok(outcome)
+}
+
+/// A server that runs, and the connections to it.
+struct Contestant {
+    server: Server,
+    running: Running,
+    load: Load,
+    slices: Vec<Slice>,
+}
+
+impl Contestant {
+    fn start(workload: Workload, server: Server, index: u16, programs: &Programs) -> Result<Self> {
+        let mut running = Running::start(&server, index, programs)?;
+        let load = Load::open(running.address, workload);
+        let load = blame(&mut running, load)?;
+        Ok(Self { server, running, load, slices: Vec::new() })
+    }
+
+    fn visit(&mut self, slice: Duration) -> Result<Slice> {
+        let scheduled = |running: &mut Running| -> Result<_> {
+            let loader = Scheduled::of_this_thread().context("reading the loader's schedstat")?;
+            match Scheduled::of_process(running.pid()) {
+                Ok(server) => Ok((server, loader)),
+                Err(source) => {
+                    running.check_alive()?;
+                    Err(Error::System { what: "reading the server's schedstat", source })
+                }
+            }
+        };
+        let (server_before, loader_before) = scheduled(&mut self.running)?;
+        let visit = self.load.visit(Until::After(slice));
+        let visit = blame(&mut self.running, visit)?;
+        thread::sleep(SETTLE);
+        let (server, loader) = scheduled(&mut self.running)?;
+        Ok(Slice {
+            operations: visit.operations,
+            cpu_ns: server.cpu_ns - server_before.cpu_ns,
+            wall: visit.wall,
+            server_waited_ns: server.waited_ns - server_before.waited_ns,
+            loader_waited_ns: loader.waited_ns - loader_before.waited_ns,
+        })
+    }
+}
+
+/// After the last byte the server still has to fall asleep, which is when the kernel books its time.
+const SETTLE: Duration = Duration::from_micros(300);
+
+/// A fault seen from outside: if the server died, its own last words say more.
+fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> Result<T> {
+    result.or_else(|fault| {
+        // Resets arrive a little before the process can be waited for.
+        thread::sleep(Duration::from_millis(50));
+        server.check_alive()?;
+        Err(Error::Server { server: server.name.into(), fault })
+    })
+}
+
+/// Lets the server finish what it allocates and frees after its last message.
+const MEMORY_SETTLE: Duration = Duration::from_millis(300);
+
+fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Programs) -> Result<Figures> {
+    let mut running = Running::start(server, index, programs)?;
+    let memory = |server: &Running| {
+        thread::sleep(MEMORY_SETTLE);
+        sys::process_memory(server.pid()).context("reading smaps_rollup")
+    };
+    let before = memory(&running)?;
+    let load = Load::open(running.address, workload);
+    let mut load = blame(&mut running, load)?;
+    let visit = load.visit(Until::Once);
+    blame(&mut running, visit)?;
+    let with_sessions = memory(&running)?;
+    running.check_alive()?;
+    Ok(Figures::Memory { before, with_sessions })
+}
+
+/// The time one cache line takes to the server's processor and back: tells whether the host keeps the two
+/// processors near each other.
+fn ping_pong_ns(server_cpu: usize) -> std::io::Result<f64> {
+    const BATCHES: u32 = 20;
+    const ROUND_TRIPS: u32 = 200;
+    let line = Arc::new(AtomicU32::new(0));
+    let pinned = Arc::clone(&line);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let other = thread::spawn(move || {
+        let result = sys::pin_to(server_cpu);
+        let failed = result.is_err();
+        // The receiver lives until it has received.
+        let _ = ready.send(result);
+        for turn in 0..if failed { 0 } else { BATCHES * ROUND_TRIPS } {
+            while pinned.load(Ordering::Acquire) != 2 * turn + 1 {
+                hint::spin_loop();
+            }
+            pinned.store(2 * turn + 2, Ordering::Release);
+        }
+    });
+    is_ready.recv().map_err(|_| std::io::ErrorKind::BrokenPipe)??;
+    let mut best = f64::INFINITY;
+    for batch in 0..BATCHES {
+        let start = Instant::now();
+        for turn in batch * ROUND_TRIPS..(batch + 1) * ROUND_TRIPS {
+            line.store(2 * turn + 1, Ordering::Release);
+            while line.load(Ordering::Acquire) != 2 * turn + 2 {
+                hint::spin_loop();
+            }
+        }
+        // The best batch is the one that no other process cut into.
+        best = best.min(start.elapsed().as_nanos() as f64 / f64::from(ROUND_TRIPS));
+    }
+    let _ = other.join();
+    Ok(best)
+}
+
+/// How busy the machine was over the last minute; 0 if unknown.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+}

@@ -1,0 +1,120 @@
+//! What the loader asks of the servers, and how a user writes it.
+
+use std::{fmt, str::FromStr};
+
+/// One line of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Connections stay open, each with `depth` messages in flight.
+    Echo { connections: u32, depth: u32, size_bytes: u32 },
+    /// Connect, one echo of 64 bytes, close; so many at a time.
+    Churn { lanes: u32 },
+    /// One echo of 64 bytes each, then silence: what does a session cost in memory?
+    Idle { sessions: u32 },
+}
+
+/// What is measured unless the user says otherwise.
+pub const DEFAULT: [Workload; 6] = [
+    Workload::Echo { connections: 1, depth: 1, size_bytes: 64 },
+    Workload::Echo { connections: 64, depth: 1, size_bytes: 64 },
+    Workload::Echo { connections: 1000, depth: 1, size_bytes: 64 },
+    Workload::Echo { connections: 64, depth: 16, size_bytes: 64 },
+    Workload::Churn { lanes: 64 },
+    Workload::Idle { sessions: 10_000 },
+];
+
+/// The smoke run.
+pub const QUICK: [Workload; 2] = [
+    Workload::Echo { connections: 64, depth: 1, size_bytes: 64 },
+    Workload::Echo { connections: 64, depth: 16, size_bytes: 64 },
+];
+
+/// What one connection may have in flight.
+const BURST_MAX_BYTES: u32 = 1 << 20;
+
+impl Workload {
+    /// Connections that one server and the loader hold at a time.
+    pub fn connections(self) -> u32 {
+        match self {
+            Self::Echo { connections: n, .. } | Self::Churn { lanes: n } | Self::Idle { sessions: n } => n,
+        }
+    }
+
+    /// What is counted.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::Echo { .. } => "message",
+            Self::Churn { .. } | Self::Idle { .. } => "connection",
+        }
+    }
+}
+
+impl FromStr for Workload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let numbers: Vec<u32> = parts
+            .map(|part| match part.parse() {
+                Ok(0) | Err(_) => Err(format!("`{part}` is not a number above 0")),
+                Ok(number) => Ok(number),
+            })
+            .collect::<Result<_, _>>()?;
+        let workload = match (name, numbers[..].len()) {
+            ("echo", 0..=3) => Self::Echo {
+                connections: numbers.first().copied().unwrap_or(64),
+                depth: numbers.get(1).copied().unwrap_or(1),
+                size_bytes: numbers.get(2).copied().unwrap_or(64),
+            },
+            ("churn", 0..=1) => Self::Churn { lanes: numbers.first().copied().unwrap_or(64) },
+            ("idle", 0..=1) => Self::Idle { sessions: numbers.first().copied().unwrap_or(10_000) },
+            _ => {
+                return Err(
+                    "expected echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES] or idle[:SESSIONS]".into()
+                );
+            }
+        };
+        match workload {
+            Self::Echo { depth, size_bytes, .. }
+                if depth.checked_mul(size_bytes).is_none_or(|burst| burst > BURST_MAX_BYTES) =>
+            {
+                Err(format!("depth times bytes must not exceed {BURST_MAX_BYTES}"))
+            }
+            workload => Ok(workload),
+        }
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Echo { connections, depth, size_bytes } => {
+                let (size, unit) =
+                    if size_bytes % 1024 == 0 { (size_bytes / 1024, "KiB") } else { (*size_bytes, "B") };
+                let s = if *connections == 1 { "" } else { "s" };
+                write!(f, "echo {size} {unit}, depth {depth}, {connections} connection{s}")
+            }
+            Self::Churn { lanes } => write!(f, "churn (connect, echo 64 B, close), {lanes} at a time"),
+            Self::Idle { sessions } => write!(f, "idle, {sessions} sessions"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_and_read() {
+        assert_eq!("echo:64:16".parse(), Ok(DEFAULT[3]));
+        assert_eq!(
+            "echo:8:1:4096".parse::<Workload>().map(|w| w.to_string()),
+            Ok("echo 4 KiB, depth 1, 8 connections".into())
+        );
+        assert_eq!("churn".parse(), Ok(Workload::Churn { lanes: 64 }));
+        assert!("echo:0".parse::<Workload>().is_err());
+        assert!("echo:1:1024:4096".parse::<Workload>().is_err());
+        assert!("idle:1:1".parse::<Workload>().is_err());
+    }
+}

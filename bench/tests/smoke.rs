@@ -1,0 +1,53 @@
+//! Runs the real program, for a moment, on one processor, without the project's own server.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn compare(arguments: &[&str]) -> Output {
+    let common =
+        ["--skip-anyport", "--rounds", "1", "--slice-ms", "20", "--server-cpu", "0", "--loader-cpu", "0"];
+    Command::new(env!("CARGO_BIN_EXE_compare")).args(common).args(arguments).output().expect("it starts")
+}
+
+/// Small and large messages, short and long lives; every byte is compared by the loader.
+#[test]
+fn all_servers_echo_rightly() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (json, svg) = (folder.join("smoke.json"), folder.join("smoke.svg"));
+    let workloads = ["echo:8:4", "echo:4:1:1048576", "echo:300:16:100", "churn:8", "idle:100"];
+    let mut arguments: Vec<&str> = workloads.iter().flat_map(|workload| ["--workload", workload]).collect();
+    arguments.extend(["--json", json.to_str().expect("UTF-8"), "--svg", svg.to_str().expect("UTF-8")]);
+    let output = compare(&arguments);
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{page}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(page.contains("| workload | bare-uring | bare-epoll | tokio |"), "{page}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(json).expect("a file")).expect("valid JSON");
+    assert_eq!(json["workloads"].as_array().map(Vec::len), Some(workloads.len()));
+    for workload in json["workloads"].as_array().into_iter().flatten() {
+        assert_eq!(workload["servers"].as_array().map(Vec::len), Some(3), "{workload}");
+    }
+    assert!(fs::read_to_string(svg).expect("a file").ends_with("</svg>\n"));
+}
+
+#[test]
+fn a_port_in_use_is_named_and_fails_the_run() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let output = compare(&["--workload", "echo:1", "--servers", "bare-uring", "--port", &port]);
+    assert!(!output.status.success());
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.contains("port in use") && page.contains(&port), "{page}");
+}
+
+#[test]
+fn an_unknown_server_is_refused() {
+    let output = compare(&["--servers", "nonesuch"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there are: bare-uring"));
+}
