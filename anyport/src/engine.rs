@@ -242,8 +242,11 @@ impl Engine {
         log::debug!("open files: {open_files:?}");
         let processors = machine::processors();
         let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
+        let hands_over = self.spread == Spread::HandOver && self.shards > 1;
+        let possible = probe::connections_possible(chosen.kind, self.config, self.shards, hands_over);
         let mut running = Running {
             chosen,
+            possible,
             stop: self.stop,
             threads: Vec::new(),
             addresses: vec![None; templates.len()],
@@ -480,6 +483,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H
 #[derive(Debug)]
 pub struct Running {
     chosen: Chosen,
+    possible: u64,
     stop: Stop,
     threads: Vec<ShardThread>,
     addresses: Vec<Option<SocketAddr>>,
@@ -491,6 +495,12 @@ impl Running {
     /// The driver that was taken, and why.
     pub fn driver(&self) -> (DriverKind, &str) {
         (self.chosen.kind, &self.chosen.reason)
+    }
+
+    /// About how many sessions the system's limits allow, whatever `sessions_max` says: with most drivers the
+    /// limit on open files.
+    pub fn sessions_possible(&self) -> u64 {
+        self.possible
     }
 
     /// Where a service listens, by the order in which services were added. `None` for clients.

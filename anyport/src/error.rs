@@ -74,11 +74,22 @@ impl fmt::Display for Error {
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {}", explain_listen(*address, source))
             }
+            Self::Driver(source) if is_short_of_files(source) => {
+                write!(
+                    f,
+                    "cannot open what a shard needs: {source}: raise the limit on open files (ulimit -n)"
+                )
+            }
             Self::Driver(source) => source.fmt(f),
             Self::Shard { shard, source } => write!(f, "shard {shard} failed: {source}"),
             Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
         }
     }
+}
+
+/// `EMFILE` and `ENFILE` have these numbers on every Unix; Windows says `WSAEMFILE`.
+fn is_short_of_files(source: &io::Error) -> bool {
+    matches!(source.raw_os_error(), Some(23 | 24 | 10_024))
 }
 
 fn explain_listen(address: SocketAddr, source: &io::Error) -> String {
@@ -91,7 +102,7 @@ fn explain_listen(address: SocketAddr, source: &io::Error) -> String {
             "ports below 1024 need privilege; choose one from 1024 up, or grant CAP_NET_BIND_SERVICE"
         }
         io::ErrorKind::PermissionDenied => "the system forbids it",
-        _ if source.raw_os_error() == Some(24) => "raise the limit on open files (ulimit -n)",
+        _ if is_short_of_files(source) => "raise the limit on open files (ulimit -n)",
         _ => "see `anyport doctor`",
     };
     format!("{source}: {advice}")

@@ -61,9 +61,10 @@ pub(crate) struct ServeEcho {
     pub(crate) shards: Option<u64>,
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Most sessions at a time; one more is closed at once
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = in_range(SESSIONS))]
-    pub(crate) sessions_max: u64,
+    /// Most sessions at a time; one more is closed at once [default: as many as the system allows, at most
+    /// 100000]
+    #[arg(long, value_name = "N", value_parser = in_range(SESSIONS))]
+    pub(crate) sessions_max: Option<u64>,
     /// Closes a session from which nothing arrives for this long [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = seconds_above_zero)]
     pub(crate) idle_timeout: Option<Duration>,

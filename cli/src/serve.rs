@@ -21,6 +21,9 @@ use crate::{
 /// Largest frame if nothing is asked for: all that the header of `size-kind` can say.
 const FRAME_SIZE_MAX: u64 = 65_535;
 
+/// Most sessions if nothing is asked for.
+const SESSIONS_MAX: u64 = 100_000;
+
 /// Runs an echo server until it is stopped.
 pub(crate) fn echo(options: &ServeEcho) -> Outcome {
     let frame_size_max = options.frame_size_max.unwrap_or(FRAME_SIZE_MAX) as usize;
@@ -57,7 +60,7 @@ fn run<C: Codec>(options: &ServeEcho, codec: C) -> Outcome {
     let server = Server::bind(&options.listen, codec).limits(limits);
     let mut engine = Engine::new()?
         .driver(options.common.driver.into())
-        .driver_config(driver_config(options.sessions_max))
+        .driver_config(driver_config(options.sessions_max.unwrap_or(SESSIONS_MAX)))
         .pin_shards(options.common.pin)
         .spread(options.spread.into());
     if let Some(shards) = options.shards {
@@ -69,6 +72,7 @@ fn run<C: Codec>(options: &ServeEcho, codec: C) -> Outcome {
         drain_when_input_ends(engine.stopper())?;
     }
     let mut running = engine.start()?;
+    check_room(options, &running)?;
     greet(options, &running)?;
     let ended = running.wait();
     say(summary(&running.counters(0)))?;
@@ -82,7 +86,7 @@ fn limits(options: &ServeEcho, frame_size_max: usize) -> Limits {
     // receive delivers.
     let largest = if frame_size_max == usize::MAX { 0 } else { frame_size_max };
     Limits {
-        sessions_max: options.sessions_max as usize,
+        sessions_max: options.sessions_max.unwrap_or(SESSIONS_MAX) as usize,
         idle_timeout: options.idle_timeout,
         drain_deadline: options.drain_deadline,
         send: SendMarks { queue_max_bytes: marks.queue_max_bytes + largest, ..marks },
@@ -97,6 +101,22 @@ pub(crate) fn driver_config(sessions: u64) -> DriverConfig {
     DriverConfig { sockets_max: config.sockets_max.max(wanted), ..config }
 }
 
+/// More sessions than the system lets the process have were asked for: say so now, not when they come.
+fn check_room(options: &ServeEcho, running: &Running) -> Outcome {
+    let possible = running.sessions_possible();
+    match options.sessions_max {
+        None if possible == 0 => Err(Failure::Run(
+            "the limit on open files leaves no room for a session: raise it (ulimit -n)".to_owned(),
+        )),
+        Some(wanted) if wanted > possible => Err(Failure::Run(format!(
+            "--sessions-max {wanted} is more than the {possible} sessions that the limit on open files allows with \
+             driver {}: raise the limit (ulimit -n) or ask for fewer",
+            running.driver().0,
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn greet(options: &ServeEcho, running: &Running) -> Outcome {
     let (driver, reason) = running.driver();
     let address = running.address(0).map_or_else(|| options.listen.clone(), |address| address.to_string());
@@ -107,12 +127,13 @@ fn greet(options: &ServeEcho, running: &Running) -> Outcome {
     };
     say(format_args!(
         "driver {driver}: {reason}\n\
-         {}, connections spread by {}\n\
+         {}, connections spread by {}, room for {} sessions\n\
          listening on {address} (echo, {codec})\n\
          Ctrl-C drains and stops; a second one aborts\n\
          load it with: anyport bench echo --addr {address}{load}",
         count(running.shards() as u64, "shard"),
         typed(options.spread),
+        grouped(running.sessions_possible().min(options.sessions_max.unwrap_or(SESSIONS_MAX))),
     ))
 }
 

@@ -5,8 +5,9 @@
 
 use std::{fmt, time::Duration};
 
-/// Marks of a session's send queue, in bytes. Bytes count from the moment they are queued until the system
-/// has taken them.
+/// Marks of a session's send queue, in bytes. Bytes count from the moment they are queued; what is in flight
+/// counts whole until the system has taken the last of it. A session that keeps W bytes under way all the time
+/// therefore needs marks of up to 2 W.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SendMarks {
     /// Above this a session is under pressure: `send` answers `High`, reading pauses (see

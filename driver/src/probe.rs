@@ -83,6 +83,29 @@ fn try_io_uring(_: DriverConfig) -> io::Result<String> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has it"))
 }
 
+/// Sockets that are the process's own beside its sessions: standard streams, and for each shard a listener, a queue
+/// of the system and a waker.
+#[cfg(unix)]
+const OTHER_FILES: (u64, u64) = (8, 4);
+
+/// About how many connections the limits of the system allow to `shards` drivers of this kind. `detachable` as in
+/// [`ListenOptions`](crate::ListenOptions).
+#[cfg(unix)]
+pub fn connections_possible(kind: DriverKind, config: DriverConfig, shards: usize, detachable: bool) -> u64 {
+    let shards = shards as u64;
+    let files = crate::machine::open_files().soft.unwrap_or(u64::MAX);
+    let sockets = u64::from(config.sockets_max).min(files).saturating_sub(1).saturating_mul(shards);
+    match kind {
+        DriverKind::Sim => u64::MAX,
+        // Each ring has a table of its own, of as many places as the process may open files.
+        DriverKind::IoUring if !detachable => sockets,
+        DriverKind::IoUring | DriverKind::Readiness => {
+            let (process, each) = OTHER_FILES;
+            sockets.min(files.saturating_sub(process + each * shards))
+        }
+    }
+}
+
 /// Why io_uring cannot be had, and what would change it.
 pub fn explain_refusal(error: &io::Error) -> String {
     #[cfg(target_os = "linux")]

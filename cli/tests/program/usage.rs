@@ -1,8 +1,11 @@
 //! What is typed wrongly, and output that nobody reads.
 
-use std::{net::TcpListener, process::Stdio};
+use std::{
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
-use crate::process::{Process, command, run};
+use crate::process::{Ended, Process, command, run};
 
 #[test]
 fn wrong_command_lines_exit_with_2() {
@@ -131,4 +134,21 @@ fn no_server_is_one_line_that_says_what_to_do() {
     let parts = ["no server answers at", "(connection refused)", "`anyport serve echo`", "--spawn"];
     let ended = ended.expect_error(1, &parts);
     assert_eq!((ended.errors.lines().count(), ended.output.as_str()), (1, ""));
+}
+
+/// The program with a limit on open files.
+fn run_limited(open_files: u32, arguments: &str) -> Ended {
+    let mut limited = Command::new("sh");
+    let script = format!("ulimit -n {open_files}; exec \"$0\" {arguments}");
+    limited.args(["-c", &script, env!("CARGO_BIN_EXE_anyport")]).env_remove("RUST_LOG");
+    Process::spawn(limited).end()
+}
+
+#[test]
+fn too_few_descriptors_are_told_with_the_limit_and_what_to_do() {
+    let serve = "serve echo --listen 127.0.0.1:0 --shards 2 --driver readiness";
+    let parts = ["--sessions-max 500", "the 84 sessions", "driver readiness", "ulimit -n"];
+    run_limited(100, &format!("{serve} --sessions-max 500")).expect_error(1, &parts);
+    run_limited(16, serve).expect_error(1, &["no room for a session", "ulimit -n"]);
+    run_limited(6, serve).expect_error(1, &["ulimit -n"]);
 }
