@@ -120,7 +120,8 @@ impl Readiness {
         let asleep = pause != Some(Duration::ZERO) && self.waker.fall_asleep();
         let pause = if asleep { pause } else { Some(Duration::ZERO) };
         let polled = self.poll.poll(&mut self.events, pause);
-        let mut woken = self.take_wake(asleep);
+        // Consumes a wake: this wait is about to return, and what was posted before will be seen.
+        let woken = (asleep || self.waker.is_notified()) && self.waker.awake();
         match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(woken),
@@ -129,8 +130,6 @@ impl Readiness {
         for event in &self.events {
             let token = event.token();
             if token == WAKE {
-                // Also when nobody seems to have called: then it was between the two looks in `take_wake`.
-                woken = true;
                 continue;
             }
             // An edge of a socket that has closed since may name a slot that has a new owner (reliability R16).
@@ -145,15 +144,6 @@ impl Readiness {
             }
         }
         Ok(woken)
-    }
-
-    /// Consumes a wake: this wait is about to return, and what was posted before will be seen.
-    fn take_wake(&self, asleep: bool) -> bool {
-        let woken = self.waker.is_notified();
-        if asleep || woken {
-            self.waker.awake();
-        }
-        woken
     }
 
     /// How long the system may block; `None` is without bound.
