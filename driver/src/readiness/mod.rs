@@ -120,8 +120,7 @@ impl Readiness {
         let asleep = pause != Some(Duration::ZERO) && self.waker.fall_asleep();
         let pause = if asleep { pause } else { Some(Duration::ZERO) };
         let polled = self.poll.poll(&mut self.events, pause);
-        // Consumes a wake: this wait is about to return, and what was posted before will be seen.
-        let woken = (asleep || self.waker.is_notified()) && self.waker.awake();
+        let woken = self.take_wake(asleep);
         match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(woken),
@@ -144,6 +143,11 @@ impl Readiness {
             }
         }
         Ok(woken)
+    }
+
+    /// Consumes a wake: this wait is about to return, and what was posted before will be seen.
+    fn take_wake(&self, asleep: bool) -> bool {
+        (asleep || self.waker.is_notified()) && self.waker.awake()
     }
 
     /// How long the system may block; `None` is without bound.
