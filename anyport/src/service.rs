@@ -7,7 +7,7 @@ use anyport_driver::{ListenOptions, SocketOptions};
 
 use crate::error::{Error, Result};
 
-/// The kinds of service, as the old engines had them (mission C1).
+/// The kinds of service, under the names of the C++ engines that anyport grew from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ServiceKind {

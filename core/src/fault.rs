@@ -1,4 +1,4 @@
-//! What the operating system said went wrong, in the classes that a server acts upon (mission C7).
+//! What the operating system said went wrong, in the classes that a server acts upon.
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 //! flight, and leave as one [`SendBatch`].
 //!
 //! A batch moves by value: from the session into the driver, and back with the completion. What the kernel
-//! reads therefore cannot be freed or changed meanwhile (mission E2: the send buffer on the stack).
+//! reads therefore cannot be freed or changed meanwhile (the send buffer on the stack that IOCP servers fall over).
 
 use std::{fmt, sync::Arc};
 

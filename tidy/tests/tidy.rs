@@ -52,13 +52,7 @@ const DENIES: [Exempt; 2] = [
 ];
 
 /// Tests that may sleep.
-const SLEEPING: [Exempt; 2] = [
-    Exempt {
-        path: "driver/src/readiness/tests.rs",
-        reason: "real sockets: bytes must have arrived before the call under test, and no event tells of it",
-    },
-    BENCH,
-];
+const SLEEPING: [Exempt; 1] = [BENCH];
 
 const fn core(path: &'static str, instead: &'static str) -> Ban {
     Ban { path, within: &["core/src/"], except: &[], tests_only: false, instead }

@@ -104,7 +104,7 @@ impl IoUring {
             // The peer went away while it waited, or the call was interrupted: the next, please.
             Err(Errno::CONNABORTED | Errno::INTR | Errno::AGAIN | Errno::PROTO) => None,
             Err(Errno::CANCELED) if closing => None,
-            // Whatever else it is, accepting goes on after a while (R12).
+            // Whatever else it is, accepting goes on after a while (bug class R12).
             Err(errno) => Some(errno::fault(errno)),
         };
         if closing {

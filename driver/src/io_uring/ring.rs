@@ -6,7 +6,7 @@ use io_uring::{IoUring, cqueue, squeue, types};
 
 /// Entries of the submission queue; a turn with more is submitted in parts.
 const SUBMISSIONS: u32 = 1024;
-/// Entries of the completion queue. Generous, because what overflows costs the kernel an allocation each (R11).
+/// Entries of the completion queue. Generous, because what overflows costs the kernel an allocation each (bug class R11).
 const COMPLETIONS: u32 = 8192;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work and look for completions.
 const ENTER_GETEVENTS: u32 = 1;

@@ -1,6 +1,6 @@
 //! Accepting: until the backlog is empty, and again after every shortage.
 //!
-//! A listener must neither fall deaf nor spin when descriptors are short (reliability R12, R13). Every way out of
+//! A listener must neither fall deaf nor spin when descriptors are short (bug classes R12, R13). Every way out of
 //! [`Readiness::accept_turn`] leaves one of four states: the backlog was seen empty, and an edge tells when it
 //! is not; the listener is in the queue; it rests, and a time or a closing socket takes it up again; or it is
 //! closed.

@@ -131,7 +131,7 @@ impl Readiness {
             if token == WAKE {
                 continue;
             }
-            // An edge of a socket that has closed since may name a slot that has a new owner (reliability R16).
+            // An edge of a socket that has closed since may name a slot that has a new owner (bug class R16).
             if let Some((key, socket)) = self.sockets.at_mut(index_of(token))
                 && token_of(key) == token
             {

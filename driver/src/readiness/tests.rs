@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyport_core::SendBatch;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
 use crate::{SocketOptions, types::Accepted};
@@ -23,6 +24,12 @@ const CONNECT: Token = Token(6);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nothing must happen.
 const QUIET: Duration = Duration::from_millis(30);
+
+/// The peer's end has arrived.
+#[cfg(target_os = "linux")]
+const ENDED: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const ENDED: PollFlags = PollFlags::HUP;
 
 fn small() -> DriverConfig {
     DriverConfig { sockets_max: 64, receive_memory_bytes: 1 << 20, receive_buffer_bytes: 64 << 10 }
@@ -65,6 +72,14 @@ impl Bench {
             assert!(Instant::now() < end, "nothing completed");
             self.wait(PATIENCE);
         }
+    }
+
+    /// Waits, beside the driver, until the system says this of the socket.
+    fn await_system(&self, SocketKey(key): SocketKey, what: PollFlags) {
+        let socket = self.driver.sockets.get(key).unwrap();
+        let patience = Timespec::try_from(PATIENCE).unwrap();
+        let ready = poll(&mut [PollFd::new(&socket.fd, what)], Some(&patience)).unwrap();
+        assert_eq!(ready, 1, "the system never said {what:?}");
     }
 
     fn assert_quiet(&mut self) {
@@ -254,7 +269,7 @@ fn data_and_the_end_that_come_together_are_both_seen() {
         }
         peer.write_all(b"last words").unwrap();
         drop(peer);
-        thread::sleep(QUIET);
+        bench.await_system(socket, ENDED);
         if !receive_first {
             bench.assert_quiet();
             bench.receive(socket);
@@ -274,7 +289,7 @@ fn a_reset_is_a_fault_of_the_peer() {
     bench.receive(socket);
     bench.send(socket, b"never read");
     assert_eq!(bench.sent().1, Ok(()));
-    thread::sleep(QUIET);
+    assert_eq!(peer.peek(&mut [0]).unwrap(), 1);
     // Closing with something unread resets.
     drop(peer);
     match bench.received() {
@@ -359,7 +374,7 @@ fn what_a_cancelled_receive_did_not_deliver_stays() {
     bench.receive(socket);
     bench.assert_quiet();
     peer.write_all(b"stays").unwrap();
-    thread::sleep(QUIET);
+    bench.await_system(socket, PollFlags::IN);
     bench.driver.cancel(socket, OpKind::Receive);
     assert!(matches!(bench.received(), Received::Failed(fault) if fault.kind == FaultKind::Cancelled));
     bench.assert_quiet();
@@ -406,7 +421,7 @@ fn sockets_without_memory_go_on_in_the_order_in_which_they_ran_dry() {
     for (number, (socket, peer)) in pairs.iter_mut().enumerate() {
         bench.driver.submit(Token(number as u64), Op::Receive { socket: *socket });
         peer.write_all(&[number as u8; 256]).unwrap();
-        thread::sleep(Duration::from_millis(2));
+        bench.await_system(*socket, PollFlags::IN);
         bench.wait(Duration::ZERO);
     }
     let mut order = Vec::new();
@@ -458,7 +473,7 @@ fn a_caller_that_always_sends_still_receives() {
     bench.receive(socket);
     bench.assert_quiet();
     peer.write_all(b"me too").unwrap();
-    thread::sleep(QUIET);
+    bench.await_system(socket, PollFlags::IN);
     bench.send(busy, b"more");
     let mut waits = 0;
     loop {
@@ -521,7 +536,7 @@ fn a_socket_moves_with_what_it_has_not_read() {
     let mut other = Bench::new(small());
     let (socket, mut peer) = bench.pair();
     peer.write_all(b"on the way").unwrap();
-    thread::sleep(QUIET);
+    bench.await_system(socket, PollFlags::IN);
     bench.assert_quiet();
     let moved = bench.driver.detach(socket).unwrap();
     assert!(bench.driver.detach(socket).is_none());

@@ -1,7 +1,7 @@
 //! Moving bytes: receive, send, and shut down.
 //!
 //! A turn of one socket has a bound in bytes and in calls, so that one that floods cannot starve the others
-//! (reliability R15); what is left goes to the back of the queue, for the next wait.
+//! (bug class R15); what is left goes to the back of the queue, for the next wait.
 
 use std::{io::IoSlice, os::fd::OwnedFd};
 
@@ -106,7 +106,7 @@ impl Readiness {
         let Some(token) = socket.receive else { return };
         let mut bytes = 0;
         for _ in 0..RECEIVE_TURN_CALLS {
-            // One buffer a turn while others wait for memory: everyone comes round (reliability R14).
+            // One buffer a turn while others wait for memory: everyone comes round (bug class R14).
             let memory_is_short = !self.wanting_memory.is_empty() && bytes > 0;
             if bytes >= RECEIVE_TURN_BYTES || out.len() >= limit || memory_is_short {
                 break;
