@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use anyport_core::{Limits, SessionId};
+use anyport_core::{Limits, SessionId, limits::InvalidLimit};
 use anyport_driver::{
     Driver, DriverChoice, DriverConfig, DriverKind, machine,
     options::PortSharing,
@@ -176,6 +176,12 @@ impl Engine {
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Remote<H>> {
         client.limits.validate()?;
+        if client.connections > client.limits.sessions_max {
+            let rule = "must not be below the client's connections";
+            return Err(
+                InvalidLimit { limit: "sessions_max", rule, value: client.limits.sessions_max }.into()
+            );
+        }
         let address = resolve(&client.address)?;
         let role = Role::Client { address, options: client.options, connections: client.connections };
         self.add(ServiceKind::Client, role, client.codec, client.limits, make)

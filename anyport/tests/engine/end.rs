@@ -246,8 +246,12 @@ fn what_cannot_be_an_address_or_a_limit_is_told() {
     }
     let limits = Limits { sessions_max: 0, ..Limits::default() };
     let server = Server::bind("127.0.0.1:0", Raw).limits(limits);
-    let error = Engine::new().unwrap().serve(server, make).err().unwrap();
+    let error = Engine::new().unwrap().serve(server, make.clone()).err().unwrap();
     assert!(error.to_string().contains("sessions_max"), "{error}");
+    let limits = Limits { sessions_max: 2, ..Limits::default() };
+    let client = Client::to("127.0.0.1:1", Raw).connections(3).limits(limits);
+    let error = Engine::new().unwrap().connect(client, make).err().unwrap();
+    assert!(error.to_string().contains("below the client's connections"), "{error}");
     for shards in [0, 257] {
         let error = Engine::new().unwrap().shards(shards).err().unwrap();
         assert!(matches!(error, Error::Shards { .. }));

@@ -83,7 +83,8 @@ impl Ring {
                 let stash = &mut self.stash;
                 stash.extend(self.uring.completion());
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Interrupted, or the kernel is short of memory for the moment: the caller tries again.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {}
             Err(error) => panic!("io_uring_enter cannot submit: {error}"),
         }
     }
