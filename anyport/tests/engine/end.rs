@@ -3,7 +3,7 @@
 use std::{sync::mpsc::Sender, time::Duration};
 
 use anyport::{
-    CloseReason, DriverChoice, Engine, Error, Frame, Handler, Limits, Lines, Raw, Server, Session,
+    Client, CloseReason, DriverChoice, Engine, Error, Frame, Handler, Limits, Lines, Raw, Server, Session,
 };
 
 use crate::support::{Bed, Echo, Event, Events, Peer, pattern};
