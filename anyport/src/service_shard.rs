@@ -440,6 +440,8 @@ impl<H: Handler> ServiceShard<H> {
     fn finish(&mut self, key: SlabKey, reason: CloseReason) {
         let slot = self.local.slot(key);
         let (opened, peer) = (slot.opened, slot.peer);
+        // Before the handler is told: who hears of the end may take the place.
+        self.live.fetch_sub(1, Ordering::Relaxed);
         if opened {
             self.count_closed(reason);
             self.local.counters.sessions -= 1;
@@ -449,7 +451,6 @@ impl<H: Handler> ServiceShard<H> {
         if let Some(mut slot) = self.local.sessions.remove(key) {
             slot.reassembly.release(&mut self.local.pool);
         }
-        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn log_closed(&mut self, key: SlabKey, peer: SocketAddr, reason: CloseReason) {

@@ -30,8 +30,8 @@ fn one_session_too_many_is_closed_and_counted(driver: DriverChoice) {
         assert_eq!(events.next(), Event::Open);
     }
     assert_eq!(bed.peer().rest(), b"");
-    let counters = bed.counters_when(|counters| counters.closed_for(CloseReason::AtCapacity) == 1);
-    assert_eq!(counters.sessions, 3);
+    // Each shard publishes at the end of its own turn.
+    bed.counters_when(|counters| counters.closed_for(CloseReason::AtCapacity) == 1 && counters.sessions == 3);
     for peer in &mut peers {
         peer.send(b"still here");
         peer.expect(b"still here");
