@@ -1,6 +1,6 @@
 //! What a service counts. A shard counts in plain integers and publishes them once a turn.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use anyport_core::CloseReason;
 
@@ -78,15 +78,23 @@ impl Counters {
 }
 
 /// Where a shard publishes its counters. On cache lines of its own.
+///
+/// A reader sees the counters of one turn, never a mix of two: the version is odd while they are written, and a
+/// reader that finds it odd or changed reads again. The shard never waits.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Published {
+    version: AtomicU64,
     plain: [AtomicU64; PLAIN],
     closed: [AtomicU64; CloseReason::COUNT],
 }
 
 impl Published {
+    /// Only the shard itself calls this.
     pub(crate) fn publish(&self, counters: &Counters, closed_changed: bool) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
         for (place, value) in self.plain.iter().zip(counters.plain()) {
             place.store(value, Ordering::Relaxed);
         }
@@ -95,11 +103,20 @@ impl Published {
                 place.store(value, Ordering::Relaxed);
             }
         }
+        self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
     pub(crate) fn read(&self) -> Counters {
         let load = |place: &AtomicU64| place.load(Ordering::Relaxed);
-        Counters::of(self.plain.each_ref().map(load), self.closed.each_ref().map(load))
+        loop {
+            let before = self.version.load(Ordering::Acquire);
+            let counters = Counters::of(self.plain.each_ref().map(load), self.closed.each_ref().map(load));
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
+                return counters;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
