@@ -245,7 +245,7 @@ impl<H: Handler> ServiceShard<H> {
         let slot = self.local.slot(key);
         slot.opened = true;
         if self.idle_ticks > 0 {
-            let deadline = self.local.tick + self.idle_ticks;
+            let deadline = self.local.tick.saturating_add(self.idle_ticks);
             self.local.wheel.set(deadline, TimerEvent::Idle(key));
         }
         self.local.mark(key);
@@ -634,7 +634,7 @@ impl<H: Handler> ServiceShard<H> {
         if slot.connection.state() != State::Open {
             return;
         }
-        let due = slot.received_at + self.idle_ticks;
+        let due = slot.received_at.saturating_add(self.idle_ticks);
         if due <= self.local.tick {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);

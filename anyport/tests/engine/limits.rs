@@ -12,6 +12,7 @@ use crate::support::{Bed, Echo, Event, Events, pattern};
 on_every_driver! {
     one_session_too_many_is_closed_and_counted
     silence_is_closed_and_speech_is_not
+    times_without_end_do_not_overflow
     garbage_costs_its_own_session_only
     a_line_without_end_is_closed
     a_peer_that_does_not_read_is_closed
@@ -61,6 +62,18 @@ fn silence_is_closed_and_speech_is_not(driver: DriverChoice) {
     assert_eq!(events.next_close(), CloseReason::IdleTimeout);
     assert_eq!(talker.rest(), b"");
     assert_eq!(events.next_close(), CloseReason::IdleTimeout);
+    bed.running.stop().unwrap();
+}
+
+fn times_without_end_do_not_overflow(driver: DriverChoice) {
+    let (tell, _events) = Events::new();
+    let idle_timeout = Some(Duration::MAX);
+    let limits = Limits { idle_timeout, drain_deadline: Duration::MAX, ..Limits::default() };
+    let bed = Bed::start(driver, 1, Raw, limits, move |_| Echo::<Raw>::new(tell.clone()));
+    let mut peer = bed.peer();
+    peer.send(b"x");
+    peer.expect(b"x");
+    drop(peer);
     bed.running.stop().unwrap();
 }
 
