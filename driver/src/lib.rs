@@ -3,6 +3,7 @@
 //! | driver | where | built on |
 //! |---|---|---|
 //! | [`IoUring`](io_uring::IoUring) | Linux 6.1 and later | one ring a shard: posted accepts, multishot receive into a buffer ring, batched submit-and-wait |
+//! | `Iocp` | Windows | a completion port a shard: AcceptEx posted ahead, zero-byte receives, overlapped sends |
 //! | `Readiness` | Linux, macOS, BSD | epoll or kqueue, edge-triggered; tries first, waits for readiness only if needed |
 //! | `Sim` | everywhere | sockets in memory, virtual time, one seed |
 //!
@@ -52,11 +53,17 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(any(unix, windows))]
+mod arena;
 #[cfg(target_os = "linux")]
 pub mod io_uring;
+#[cfg(windows)]
+pub mod iocp;
 pub mod machine;
 pub mod options;
 pub mod probe;
+#[cfg(any(unix, windows))]
+mod queue;
 #[cfg(unix)]
 pub mod readiness;
 pub mod sim;

@@ -18,6 +18,12 @@ pub fn open_files() -> OpenFiles {
     OpenFiles { soft: limit.current, hard: limit.maximum }
 }
 
+/// The limit on open files: Windows has none but memory.
+#[cfg(windows)]
+pub fn open_files() -> OpenFiles {
+    OpenFiles { soft: None, hard: None }
+}
+
 /// Raises the limit on open files as far as the system lets this process; gives what holds now. Servers do
 /// this because the usual soft limit of 1,024 is one for programs that use `select`.
 #[cfg(unix)]
@@ -28,6 +34,12 @@ pub fn raise_open_files() -> OpenFiles {
         // Where the system refuses (macOS, with an unlimited maximum), the soft limit stays as it is.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
+    open_files()
+}
+
+/// Raises the limit on open files: Windows has none but memory.
+#[cfg(windows)]
+pub fn raise_open_files() -> OpenFiles {
     open_files()
 }
 
@@ -47,11 +59,20 @@ pub fn pin_thread(processor: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Binds the calling thread to one processor, of the first 64.
+///
+/// # Errors
+/// If the processor does not exist or is not among those allowed to the process.
+#[cfg(windows)]
+pub fn pin_thread(processor: usize) -> io::Result<()> {
+    crate::iocp::system::pin_thread(processor)
+}
+
 /// Binds the calling thread to one processor: not offered by this OS.
 ///
 /// # Errors
 /// Always.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 pub fn pin_thread(_processor: usize) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this OS does not bind threads to processors"))
 }
@@ -67,7 +88,13 @@ pub fn processors() -> Vec<usize> {
 }
 
 /// Processors that this process may run on, in order.
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+pub fn processors() -> Vec<usize> {
+    crate::iocp::system::processors().unwrap_or_else(|| (0..count()).collect())
+}
+
+/// Processors that this process may run on, in order.
+#[cfg(not(any(target_os = "linux", windows)))]
 pub fn processors() -> Vec<usize> {
     (0..count()).collect()
 }
@@ -81,6 +108,12 @@ fn count() -> usize {
 pub fn system() -> String {
     let uname = rustix::system::uname();
     format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy())
+}
+
+/// Name, version and build of the operating system.
+#[cfg(windows)]
+pub fn system() -> String {
+    crate::iocp::system::version()
 }
 
 /// What `kernel.io_uring_disabled` says: 0 lets everyone use io_uring, 1 the privileged, 2 nobody. `None` where

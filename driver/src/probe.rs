@@ -12,8 +12,18 @@ pub enum DriverKind {
     IoUring,
     /// epoll or kqueue.
     Readiness,
+    /// Windows completion ports.
+    Iocp,
     /// The simulator.
     Sim,
+}
+
+impl DriverKind {
+    /// True if several listeners can share a port ([`PortSharing`](crate::options::PortSharing)): Windows has no
+    /// such thing.
+    pub fn shares_ports(self) -> bool {
+        self != Self::Iocp
+    }
 }
 
 impl fmt::Display for DriverKind {
@@ -21,6 +31,7 @@ impl fmt::Display for DriverKind {
         f.write_str(match self {
             Self::IoUring => "io-uring",
             Self::Readiness => "readiness",
+            Self::Iocp => "iocp",
             Self::Sim => "sim",
         })
     }
@@ -36,6 +47,8 @@ pub enum DriverChoice {
     IoUring,
     /// Readiness: epoll or kqueue.
     Readiness,
+    /// Windows completion ports.
+    Iocp,
 }
 
 /// A driver that works here, and why it was taken.
@@ -52,19 +65,28 @@ pub struct Chosen {
 /// # Errors
 /// If the driver that was asked for does not work here; the error says why and what to do.
 pub fn choose(choice: DriverChoice, config: DriverConfig) -> io::Result<Chosen> {
+    let chosen = |kind, reason: &str| Ok(Chosen { kind, reason: reason.to_owned() });
     match choice {
-        DriverChoice::Readiness => {
-            Ok(Chosen { kind: DriverKind::Readiness, reason: "it was asked for".to_owned() })
+        DriverChoice::Auto if cfg!(windows) => {
+            chosen(DriverKind::Iocp, "this is Windows, whose own model it is")
         }
-        DriverChoice::IoUring => match try_io_uring(config) {
-            Ok(_) => Ok(Chosen { kind: DriverKind::IoUring, reason: "it was asked for".to_owned() }),
-            Err(error) => Err(io::Error::new(error.kind(), explain_refusal(&error))),
-        },
         DriverChoice::Auto => Ok(match try_io_uring(config) {
             Ok(reason) => Chosen { kind: DriverKind::IoUring, reason },
             Err(error) => Chosen { kind: DriverKind::Readiness, reason: explain_refusal(&error) },
         }),
+        DriverChoice::IoUring => match try_io_uring(config) {
+            Ok(_) => chosen(DriverKind::IoUring, "it was asked for"),
+            Err(error) => Err(io::Error::new(error.kind(), explain_refusal(&error))),
+        },
+        DriverChoice::Readiness if cfg!(unix) => chosen(DriverKind::Readiness, "it was asked for"),
+        DriverChoice::Readiness => Err(elsewhere("readiness needs epoll or kqueue, which Windows has not")),
+        DriverChoice::Iocp if cfg!(windows) => chosen(DriverKind::Iocp, "it was asked for"),
+        DriverChoice::Iocp => Err(elsewhere("completion ports are of Windows")),
     }
+}
+
+fn elsewhere(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{why}: leave the choice to `auto`"))
 }
 
 #[cfg(target_os = "linux")]
@@ -85,18 +107,17 @@ fn try_io_uring(_: DriverConfig) -> io::Result<String> {
 
 /// Sockets that are the process's own beside its sessions: standard streams, and for each shard a listener, a queue
 /// of the system and a waker.
-#[cfg(unix)]
 const OTHER_FILES: (u64, u64) = (8, 4);
 
 /// About how many connections the limits of the system allow to `shards` drivers of this kind. `detachable` as in
 /// [`ListenOptions`](crate::ListenOptions).
-#[cfg(unix)]
 pub fn connections_possible(kind: DriverKind, config: DriverConfig, shards: usize, detachable: bool) -> u64 {
     let shards = shards as u64;
     let files = crate::machine::open_files().soft.unwrap_or(u64::MAX);
     let sockets = u64::from(config.sockets_max).min(files).saturating_sub(1).saturating_mul(shards);
     match kind {
         DriverKind::Sim => u64::MAX,
+        DriverKind::Iocp => sockets,
         // Each ring has a table of its own, of as many places as the process may open files.
         DriverKind::IoUring if !detachable => sockets,
         DriverKind::IoUring | DriverKind::Readiness => {

@@ -179,6 +179,9 @@ pub(crate) enum DetachedSocket {
     /// A descriptor of the system.
     #[cfg(unix)]
     Descriptor(std::os::fd::OwnedFd),
+    /// A socket of Windows.
+    #[cfg(windows)]
+    Handle(std::os::windows::io::OwnedSocket),
     /// A socket of the simulated network.
     Sim(crate::sim::SimEnd),
 }

@@ -11,8 +11,6 @@
 //! | file | what |
 //! |---|---|
 //! | `socket` | what is known of one socket |
-//! | `queue` | completions that wait for the next wait |
-//! | `arena` | receive memory |
 //! | `accept`, `connect`, `transfer` | the operations |
 //!
 //! Why mio, and not `polling` or epoll by hand. `polling` disarms a socket at each event, which costs a system
@@ -23,9 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
-mod arena;
 mod connect;
-mod queue;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -43,13 +39,11 @@ use anyport_core::{Fault, FaultKind, Slab, SlabKey};
 use mio::{Events, Interest, Poll};
 use rustix::io::Errno;
 
-use self::{
-    arena::Arena,
-    queue::Queue,
-    socket::{INDEX_BITS, Role, Socket, WAKE, index_of, token_of},
-};
+use self::socket::{INDEX_BITS, Role, Socket, WAKE, index_of, token_of};
 use crate::{
     COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, Waker,
+    arena::Arena,
+    queue::Queue,
     types::{
         Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
         next_instance,

@@ -10,8 +10,7 @@ use std::{
 use anyport_core::{SendBatch, SlabKey};
 use mio::{Interest, Registry, event::Event, unix::SourceFd};
 
-use super::queue::Ticket;
-use crate::types::Token;
+use crate::{queue::Ticket, types::Token};
 
 /// Slots per driver: as many as an event's token can name beside the generation.
 pub(super) const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };

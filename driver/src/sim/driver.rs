@@ -687,6 +687,8 @@ impl Driver for Sim {
             DetachedSocket::Sim(end) => end,
             #[cfg(unix)]
             DetachedSocket::Descriptor(_) => return None,
+            #[cfg(windows)]
+            DetachedSocket::Handle(_) => return None,
         };
         if end.net != self.net.borrow().instance() {
             return None;

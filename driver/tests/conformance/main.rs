@@ -16,7 +16,6 @@ mod cancel;
 mod close;
 mod connect;
 mod dead_keys;
-#[cfg(unix)]
 #[cfg(target_os = "linux")]
 mod descriptors;
 mod moving;
@@ -26,8 +25,7 @@ mod send;
 mod shutdown;
 mod simulated;
 mod soak;
-#[cfg(unix)]
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 mod system;
 mod timeouts;
 mod tokens;
@@ -246,7 +244,6 @@ macro_rules! suite {
 }
 
 /// The suite for one driver of the system. What concerns its descriptors comes on top where they can be seen.
-#[cfg(unix)]
 #[cfg(target_os = "linux")]
 macro_rules! system_suite {
     ($driver:ident, $system:ty) => {
@@ -262,8 +259,7 @@ macro_rules! system_suite {
     };
 }
 
-#[cfg(unix)]
-#[cfg(all(unix, not(target_os = "linux")))]
+#[cfg(any(windows, all(unix, not(target_os = "linux"))))]
 macro_rules! system_suite {
     ($driver:ident, $system:ty) => {
         suite! { $driver, crate::system::OnSystem<$system>; }
@@ -272,8 +268,8 @@ macro_rules! system_suite {
 
 suite! { sim, crate::simulated::Simulated; }
 #[cfg(unix)]
-#[cfg(unix)]
 system_suite! { readiness, crate::system::OnReadiness }
 #[cfg(target_os = "linux")]
-#[cfg(target_os = "linux")]
 system_suite! { io_uring, crate::system::OnIoUring }
+#[cfg(windows)]
+system_suite! { iocp, crate::system::OnIocp }

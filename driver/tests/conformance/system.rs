@@ -137,8 +137,10 @@ impl PeerListener for TcpListener {
 }
 
 /// epoll or kqueue.
+#[cfg(unix)]
 pub(crate) struct OnReadiness;
 
+#[cfg(unix)]
 impl System for OnReadiness {
     type Driver = anyport_driver::readiness::Readiness;
     const NAME: &'static str = "readiness";
@@ -148,16 +150,28 @@ impl System for OnReadiness {
     }
 }
 
-#[cfg(target_os = "linux")]
 /// io_uring.
 #[cfg(target_os = "linux")]
 pub(crate) struct OnIoUring;
 
 #[cfg(target_os = "linux")]
-#[cfg(target_os = "linux")]
 impl System for OnIoUring {
     type Driver = anyport_driver::io_uring::IoUring;
     const NAME: &'static str = "io_uring";
+
+    fn open(config: DriverConfig) -> std::io::Result<Self::Driver> {
+        Self::Driver::new(config)
+    }
+}
+
+/// Windows' completion ports.
+#[cfg(windows)]
+pub(crate) struct OnIocp;
+
+#[cfg(windows)]
+impl System for OnIocp {
+    type Driver = anyport_driver::iocp::Iocp;
+    const NAME: &'static str = "iocp";
 
     fn open(config: DriverConfig) -> std::io::Result<Self::Driver> {
         Self::Driver::new(config)

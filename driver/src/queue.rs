@@ -10,11 +10,11 @@ use crate::types::{Completion, Outcome, Token};
 
 /// When a queued completion is out: compared with [`Queue::is_out`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 /// Finished operations in the order in which they finished.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     entries: VecDeque<Completion>,
     delivered: u64,
 }
@@ -22,20 +22,20 @@ pub(super) struct Queue {
 impl Queue {
     /// Queues a completion for the next wait.
     #[inline]
-    pub(super) fn push(&mut self, token: Token, outcome: Outcome) -> Ticket {
+    pub(crate) fn push(&mut self, token: Token, outcome: Outcome) -> Ticket {
         self.entries.push_back(Completion { token, outcome });
         Ticket(self.delivered + self.entries.len() as u64)
     }
 
     /// True once the completion of that ticket was delivered. The default ticket always was.
     #[inline]
-    pub(super) fn is_out(&self, ticket: Ticket) -> bool {
+    pub(crate) fn is_out(&self, ticket: Ticket) -> bool {
         ticket.0 <= self.delivered
     }
 
     /// Moves completions to `out`, which takes `limit` in all.
     #[inline]
-    pub(super) fn deliver(&mut self, out: &mut Vec<Completion>, limit: usize) {
+    pub(crate) fn deliver(&mut self, out: &mut Vec<Completion>, limit: usize) {
         let count = self.entries.len().min(limit.saturating_sub(out.len()));
         out.extend(self.entries.drain(..count));
         self.delivered += count as u64;

@@ -20,7 +20,7 @@ struct Block {
 }
 
 /// The receive memory of one driver.
-pub(super) struct Arena {
+pub(crate) struct Arena {
     driver: u32,
     block_bytes: usize,
     blocks_max: usize,
@@ -37,7 +37,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// An arena of blocks of `block_bytes` in `total_bytes`; at least one block. `driver` marks its leases.
-    pub(super) fn new(driver: u32, block_bytes: usize, total_bytes: usize) -> Self {
+    pub(crate) fn new(driver: u32, block_bytes: usize, total_bytes: usize) -> Self {
         assert!(block_bytes > 0 && u32::try_from(block_bytes).is_ok(), "offsets in a block are 32 bits wide");
         let blocks_max = (total_bytes / block_bytes).clamp(1, u32::MAX as usize);
         Self {
@@ -54,12 +54,12 @@ impl Arena {
     }
 
     /// Leases handed out and not given back.
-    pub(super) fn leases_out(&self) -> usize {
+    pub(crate) fn leases_out(&self) -> usize {
         self.leases_out
     }
 
     /// True if [`space`](Self::space) would give some.
-    pub(super) fn has_space(&self) -> bool {
+    pub(crate) fn has_space(&self) -> bool {
         self.current_has_room() || !self.free.is_empty() || self.blocks.len() < self.blocks_max
     }
 
@@ -69,7 +69,7 @@ impl Arena {
 
     /// Where the next bytes go; `None` when every block is full and leased.
     #[inline]
-    pub(super) fn space(&mut self) -> Option<&mut [u8]> {
+    pub(crate) fn space(&mut self) -> Option<&mut [u8]> {
         if !self.current_has_room() {
             self.open_next()?;
         }
@@ -93,7 +93,7 @@ impl Arena {
 
     /// Leases the first `len` bytes of the last [`space`](Self::space).
     #[inline]
-    pub(super) fn take(&mut self, len: usize) -> Lease {
+    pub(crate) fn take(&mut self, len: usize) -> Lease {
         let offset = self.filled;
         assert!(len > 0 && len <= self.block_bytes - offset, "{len} bytes do not fit behind {offset}");
         let block = &mut self.blocks[self.current as usize];
@@ -105,7 +105,7 @@ impl Arena {
 
     /// What was received into the lease.
     #[inline]
-    pub(super) fn bytes(&self, lease: &Lease) -> &[u8] {
+    pub(crate) fn bytes(&self, lease: &Lease) -> &[u8] {
         assert_eq!(lease.driver, self.driver, "a lease of another driver");
         &self.blocks[lease.buffer as usize].memory[lease.offset as usize..][..lease.len as usize]
     }
@@ -113,7 +113,7 @@ impl Arena {
     /// Takes a lease back.
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "a lease that came back must not be used again")]
-    pub(super) fn recycle(&mut self, lease: Lease) {
+    pub(crate) fn recycle(&mut self, lease: Lease) {
         assert_eq!(lease.driver, self.driver, "a lease of another driver");
         let block = &mut self.blocks[lease.buffer as usize];
         block.leases -= 1;
