@@ -61,6 +61,8 @@ pub mod io_uring;
 pub mod iocp;
 pub mod machine;
 pub mod options;
+#[cfg(any(target_os = "linux", windows))]
+mod posting;
 pub mod probe;
 #[cfg(any(unix, windows))]
 mod queue;
