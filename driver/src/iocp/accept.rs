@@ -104,7 +104,8 @@ impl Iocp {
                 }
             }
             Err(fault) => {
-                let listening = self.sockets.get_mut(key).and_then(Socket::listening).expect("looked up above");
+                let listening =
+                    self.sockets.get_mut(key).and_then(Socket::listening).expect("looked up above");
                 listening.failures += 1;
                 // A peer that went away in the backlog is passed over; if every accept fails, it is not the peers.
                 if is_shortage(fault) || listening.failures > ACCEPTS_POSTED {

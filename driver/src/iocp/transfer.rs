@@ -110,7 +110,7 @@ impl Iocp {
                     }
                     continue;
                 }
-                // A connection that was reset can look like one that ended.
+                // After a failed wait for data there is no orderly end, whatever the read says.
                 (Ok(_), Some(fault)) => Received::Failed(fault),
                 (Ok(_), None) => Received::EndOfStream,
                 (Err(error), failed) if error.kind() == std::io::ErrorKind::WouldBlock => match failed {
@@ -252,7 +252,9 @@ impl Iocp {
     }
 
     pub(super) fn cancel_send(&mut self, SocketKey(key): SocketKey) {
-        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.closing.is_none()) else { return };
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.closing.is_none()) else {
+            return;
+        };
         match socket.send.take() {
             Some(Sending::InKernel { token, slot, cancelled }) => {
                 socket.send = Some(Sending::InKernel { token, slot, cancelled: true });

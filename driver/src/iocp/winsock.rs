@@ -145,9 +145,8 @@ pub(super) unsafe fn pre_receive(socket: &Socket, overlapped: *mut OVERLAPPED) -
     let none = WSABUF { len: 0, buf: ptr::NonNull::dangling().as_ptr() };
     let (mut bytes, mut flags) = (0, 0);
     // SAFETY: the buffer is empty; Windows copies the WSABUF within the call; the caller keeps the slot.
-    let result = unsafe {
-        WSARecv(raw(socket), &raw const none, 1, &raw mut bytes, &raw mut flags, overlapped, None)
-    };
+    let result =
+        unsafe { WSARecv(raw(socket), &raw const none, 1, &raw mut bytes, &raw mut flags, overlapped, None) };
     Started::of_winsock(result, bytes)
 }
 
@@ -170,9 +169,7 @@ pub(super) unsafe fn send(socket: &Socket, batch: &SendBatch, overlapped: *mut O
     let mut bytes = 0;
     // SAFETY: Windows copies the WSABUFs within the call and only reads what they point at: pieces of the batch,
     // which the caller keeps with the slot.
-    let result = unsafe {
-        WSASend(raw(socket), pieces.as_ptr(), count, &raw mut bytes, 0, overlapped, None)
-    };
+    let result = unsafe { WSASend(raw(socket), pieces.as_ptr(), count, &raw mut bytes, 0, overlapped, None) };
     Started::of_winsock(result, bytes)
 }
 
@@ -201,7 +198,10 @@ impl Extensions {
         let addresses =
             unsafe { extension::<LPFN_GETACCEPTEXSOCKADDRS>(socket, WSAID_GETACCEPTEXSOCKADDRS) }?;
         if accept.is_none() || connect.is_none() || addresses.is_none() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the provider has no AcceptEx or ConnectEx"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the provider has no AcceptEx or ConnectEx",
+            ));
         }
         Ok(Self { accept, connect, addresses })
     }
@@ -340,7 +340,10 @@ mod tests {
 
     #[test]
     fn a_long_backlog_is_given_as_a_hint() {
-        assert_eq!([0, 1, 200, 201, 4096, 65_535, 1 << 20].map(backlog), [0, 1, 200, -201, -4096, -65_535, -65_535]);
+        assert_eq!(
+            [0, 1, 200, 201, 4096, 65_535, 1 << 20].map(backlog),
+            [0, 1, 200, -201, -4096, -65_535, -65_535]
+        );
     }
 
     #[test]
