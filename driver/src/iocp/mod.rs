@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "operations are shared with the kernel; each block says why it may")]
 
+pub(crate) mod console;
 pub(crate) mod system;
 
 use std::{
