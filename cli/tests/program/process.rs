@@ -183,6 +183,8 @@ fn ask(process: u32, signal: Signal) {
 fn ask(process: u32, signal: Signal) {
     use anyport::ConsoleKey;
     let key = if signal == Signal::Interrupt { ConsoleKey::CtrlC } else { ConsoleKey::CtrlBreak };
+    // While it happens, whatever is written to the streams of this process would be lost.
+    let _written_later = (std::io::stdout().lock(), std::io::stderr().lock());
     anyport::interrupt(process, key).expect("it has a console");
 }
 

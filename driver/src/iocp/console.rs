@@ -20,7 +20,8 @@ use std::{
 use windows_sys::{
     Win32::System::Console::{
         ATTACH_PARENT_PROCESS, AttachConsole, CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_CLOSE_EVENT,
-        CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT, FreeConsole, GenerateConsoleCtrlEvent, SetConsoleCtrlHandler,
+        CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT, FreeConsole, GenerateConsoleCtrlEvent, GetStdHandle,
+        STD_ERROR_HANDLE, STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, SetConsoleCtrlHandler, SetStdHandle,
     },
     core::BOOL,
 };
@@ -84,6 +85,9 @@ pub(crate) fn interrupt(process: u32, key: ConsoleKey) -> io::Result<()> {
     if IGNORED.set(()).is_ok() {
         register(ignore)?;
     }
+    let streams = [STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, STD_ERROR_HANDLE];
+    // SAFETY: the call takes a plain number.
+    let handles = streams.map(|stream| unsafe { GetStdHandle(stream) });
     // SAFETY: the call changes nothing but the console of this process.
     let had_console = unsafe { FreeConsole() } != 0;
     let sent = send(process, key);
@@ -92,6 +96,11 @@ pub(crate) fn interrupt(process: u32, key: ConsoleKey) -> io::Result<()> {
     if had_console {
         // SAFETY: as above. If the parent has none any more, we stay without.
         unsafe { AttachConsole(ATTACH_PARENT_PROCESS) };
+    }
+    // The streams of the process were put on each console on the way.
+    for (stream, handle) in streams.into_iter().zip(handles) {
+        // SAFETY: the handle is what the process had there before.
+        unsafe { SetStdHandle(stream, handle) };
     }
     sent
 }
