@@ -35,8 +35,8 @@ impl Addresses {
     /// Room for one: AcceptEx wants 16 bytes more than the address.
     pub(super) const EACH: u32 = size_of::<SOCKADDR_STORAGE>() as u32 + 16;
 
-    fn new() -> Box<Self> {
-        Box::new(Self([0; 2 * Self::EACH as usize]))
+    pub(super) fn none() -> Self {
+        Self([0; 2 * Self::EACH as usize])
     }
 }
 
@@ -61,7 +61,7 @@ impl Iocp {
         let listener = self.sockets.get_mut(key).expect("accepts are posted for a listener that is there");
         let address = listener.listening().expect("accepts are posted for a listener that is open").address;
         let socket = winsock::open(address).map_err(|error| fault_of(&error))?;
-        let (slot, overlapped) = self.slots.take(Operation::Accept(key, socket, Addresses::new()));
+        let (slot, overlapped) = self.slots.take(Operation::Accept(key, socket, Box::new(Addresses::none())));
         let Operation::Accept(_, socket, addresses) = self.slots.operation(slot) else {
             unreachable!("it was put there above")
         };

@@ -69,6 +69,12 @@ impl Slots {
         self.operations.len() - self.free.len()
     }
 
+    /// Slots that there are.
+    #[cfg(test)]
+    pub(super) fn made(&self) -> usize {
+        self.operations.len()
+    }
+
     /// Puts an operation in a slot, with its OVERLAPPED zeroed. The caller hands it to the kernel, or takes the
     /// operation back with [`abandon`](Self::abandon).
     pub(super) fn take(&mut self, operation: Operation) -> (u32, *mut OVERLAPPED) {
