@@ -225,7 +225,7 @@ impl IoUring {
     ) -> Result<SocketKey, Fault> {
         let fd = unix_socket::for_connect(address, options, unix_socket::Mode::Blocking)
             .map_err(|error| errno::fault(unix_socket::errno_of(&error)))?;
-        let connecting = Connecting::Opened(address);
+        let connecting = Some(Box::new(Connecting::Opened(address)));
         let socket = Socket { connecting, ..Socket::new(Descriptor::Plain(fd), None) };
         let added = self.sockets.insert(socket);
         added.map(SocketKey).map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))
@@ -235,30 +235,33 @@ impl IoUring {
         let Some(socket) = self.open_socket(key) else {
             return self.queue(token, Outcome::Connected(Err(INVALID)));
         };
-        let (&Connecting::Opened(to), Descriptor::Plain(fd)) = (&socket.connecting, &socket.descriptor)
-        else {
+        let (Some(connecting), Descriptor::Plain(fd)) = (&mut socket.connecting, &socket.descriptor) else {
             return self.queue(token, Outcome::Connected(Err(INVALID)));
         };
-        let address = Box::new(RawAddress::of(to));
+        let Connecting::Opened(to) = **connecting else {
+            return self.queue(token, Outcome::Connected(Err(INVALID)));
+        };
+        **connecting = Connecting::InFlight(token, RawAddress::of(to));
+        let Connecting::InFlight(_, address) = &**connecting else { unreachable!("set above") };
         let storage = (&raw const address.storage).cast();
         let entry = opcode::Connect::new(types::Fd(fd.as_raw_fd()), storage, address.len)
             .build()
             .user_data(Tag::Connect.with(key.0));
-        socket.connecting = Connecting::InFlight(token, address);
-        // SAFETY: the address lies in a box of the socket's slot, which is kept until this completion.
+        // SAFETY: the address lies in a box of the socket's slot, which is kept as it is until this completion.
         unsafe { self.ring.push(&entry) };
     }
 
     pub(super) fn connected(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a connect is in flight");
-        let Connecting::InFlight(token, _) = std::mem::replace(&mut socket.connecting, Connecting::Failed)
-        else {
+        let connecting = socket.connecting.as_deref_mut().expect("a connect is on a socket that connects");
+        let Connecting::InFlight(token, _) = *connecting else {
             unreachable!("a connect completed that was not in flight")
         };
+        *connecting = Connecting::Failed;
         let result = match outcome(result) {
             _ if socket.closing => Err(CANCELLED),
             Ok(_) => {
-                socket.connecting = Connecting::Done;
+                socket.connecting = None;
                 Ok(())
             }
             Err(errno) => Err(errno::fault(errno)),

@@ -76,14 +76,12 @@ pub(super) struct Listening {
     pub(super) detachable: bool,
 }
 
-/// What a socket from `open` still lacks to be a connected one.
+/// What a socket from `open` is, until it is connected.
 pub(super) enum Connecting {
-    /// It is connected, or was never to be.
-    Done,
     /// It has not tried yet.
     Opened(SocketAddr),
     /// The kernel has the connect, and reads the address here.
-    InFlight(Token, #[expect(dead_code, reason = "only the kernel reads it")] Box<RawAddress>),
+    InFlight(Token, RawAddress),
     /// It failed: the socket can only be closed.
     Failed,
 }
@@ -114,7 +112,7 @@ pub(super) struct Socket {
     pub(super) batch: Option<Box<SendBatch>>,
     pub(super) gather: Option<Box<Gather>>,
     pub(super) listening: Option<Box<Listening>>,
-    pub(super) connecting: Connecting,
+    pub(super) connecting: Option<Box<Connecting>>,
 }
 
 impl Socket {
@@ -138,13 +136,13 @@ impl Socket {
             batch: None,
             gather: None,
             listening,
-            connecting: Connecting::Done,
+            connecting: None,
         }
     }
 
     /// True for a connected socket.
     pub(super) fn is_stream(&self) -> bool {
-        self.listening.is_none() && matches!(self.connecting, Connecting::Done)
+        self.listening.is_none() && self.connecting.is_none()
     }
 
     /// True if the kernel or the driver still has an operation on it, close aside.
@@ -153,7 +151,7 @@ impl Socket {
             || self.batch.is_some()
             || self.shutdown != Shutdown::None
             || self.checking
-            || matches!(self.connecting, Connecting::InFlight(..))
+            || matches!(self.connecting.as_deref(), Some(Connecting::InFlight(..)))
             || self.listening.as_ref().is_some_and(|listening| listening.posting.posted > 0)
     }
 

@@ -201,7 +201,7 @@ impl Iocp {
             return Err(Fault::of(FaultKind::NoDescriptors));
         }
         let handle = self.ready_to_connect(address, options).map_err(|error| fault_of(&error))?;
-        let socket = Socket { associated: true, ..Socket::new(handle, Role::Opened(address)) };
+        let socket = Socket { associated: true, ..Socket::new(handle, Role::Opened(Box::new(address))) };
         let added = self.sockets.insert(socket);
         added.map(SocketKey).map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))
     }
@@ -222,7 +222,8 @@ impl Iocp {
     pub(super) fn submit_connect(&mut self, token: Token, SocketKey(key): SocketKey) {
         let socket = self.sockets.get_mut(key).filter(|socket| socket.closing.is_none());
         let result = match socket {
-            Some(socket) if let Role::Opened(address) = socket.role => {
+            Some(socket) if let Role::Opened(address) = &socket.role => {
+                let address = **address;
                 let (slot, overlapped) = self.slots.take(Operation::Connect(key));
                 // SAFETY: the slot is released by the packet; the socket is kept until then.
                 match unsafe { self.extensions.connect(socket.handle(), address, overlapped) } {

@@ -14,7 +14,7 @@ pub(super) enum Role {
     /// From `listen`.
     Listener(Box<Listening>),
     /// From `open`: it has not tried to connect yet.
-    Opened(SocketAddr),
+    Opened(Box<SocketAddr>),
     /// The kernel has the connect.
     Connecting(Token),
     /// Connecting failed: it can only be closed.

@@ -30,18 +30,18 @@ impl Readiness {
         }
         let fd = for_connect(address, options, crate::unix::socket::Mode::NonBlocking)
             .map_err(|error| fault(errno_of(&error)))?;
-        self.insert(fd, Role::Opened(address)).map(SocketKey)
+        self.insert(fd, Role::Opened(Box::new(address))).map(SocketKey)
     }
 
     pub(super) fn submit_connect(&mut self, token: Token, SocketKey(key): SocketKey) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return self.connect_ends(token, Err(Fault::of(FaultKind::InvalidSocket)));
         };
-        let Role::Opened(address) = socket.role else {
+        let Role::Opened(address) = &socket.role else {
             return self.connect_ends(token, Err(Fault::of(FaultKind::InvalidSocket)));
         };
         // Watched only once it was told to connect: before, it reports a hang-up.
-        let (role, interest) = match net::connect(&socket.fd, &address) {
+        let (role, interest) = match net::connect(&socket.fd, &**address) {
             Ok(()) => (Role::Stream, Interest::READABLE),
             // An interrupted call goes on in the background as well.
             Err(Errno::INPROGRESS | Errno::INTR) => {

@@ -25,7 +25,7 @@ pub(super) enum Role {
     /// From `listen`.
     Listener(Box<Listener>),
     /// From `open`: it has not tried to connect yet.
-    Opened(SocketAddr),
+    Opened(Box<SocketAddr>),
     /// Connecting.
     Connecting(Token),
     /// Connecting failed: it can only be closed.
