@@ -23,6 +23,7 @@
 #![allow(unsafe_code, reason = "operations are shared with the kernel; each block says why it may")]
 
 mod accept;
+pub(crate) mod console;
 mod errors;
 mod port;
 mod slots;
