@@ -5,7 +5,10 @@ use std::{
     net::Shutdown,
 };
 
-use crate::party::{counted, serve, server_drivers};
+use crate::{
+    party::{counted, serve, server_drivers},
+    process::Signal,
+};
 
 const SESSIONS: u64 = 100;
 
@@ -20,7 +23,7 @@ fn ctrl_c_drains_the_sessions_that_are_open() {
             stream.read_exact(&mut back).expect("the server answers");
             assert_eq!(&back, b"open");
         }
-        server.process.signal("INT");
+        server.process.signal(Signal::Interrupt);
         server.process.until_error("draining");
         for stream in &mut streams {
             // In order: the end of the stream, not a reset.

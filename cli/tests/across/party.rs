@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-use crate::process::{Ended, Process, Server, command, drivers};
+use crate::process::{Ended, Process, Server, Signal, command, drivers};
 
 /// The program that this variable names, or the one that was just built. The flag tells whether it is a foreign one.
 fn program(variable: &str) -> (Command, bool) {
@@ -22,9 +22,14 @@ pub(crate) fn server_drivers() -> Vec<String> {
     }
 }
 
-/// Whether what the server's system says of a reset is what this one says.
+/// Whether another program serves than the one that was just built: its system may say otherwise of a reset.
 pub(crate) fn server_is_foreign() -> bool {
     program("ANYPORT_SERVER").1
+}
+
+/// Whether one of the programs is another than the one that was just built.
+pub(crate) fn a_side_is_foreign() -> bool {
+    server_is_foreign() || program("ANYPORT_LOADER").1
 }
 
 /// An echo server of the program that serves.
@@ -67,8 +72,8 @@ pub(crate) struct Counted {
 
 /// Sends Ctrl-C, waits for the end, and asserts that every session that was opened has ended.
 #[track_caller]
-pub(crate) fn stop(server: Server) -> Counted {
-    server.process.signal("INT");
+pub(crate) fn stop(mut server: Server) -> Counted {
+    server.process.signal(Signal::Interrupt);
     counted(&server.process.end())
 }
 
