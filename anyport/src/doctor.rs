@@ -114,7 +114,24 @@ fn windows() -> Vec<Finding> {
         )
     });
     let sockets = good("open sockets", "no limit but memory");
-    wine.into_iter().chain([sockets]).chain(tick).collect()
+    wine.into_iter().chain([completion_port(), sockets]).chain(tick).collect()
+}
+
+#[cfg(windows)]
+fn completion_port() -> Finding {
+    let name = "completion port";
+    match anyport_driver::iocp::Iocp::new(DriverConfig::default()) {
+        Ok(_) => good(name, "works, with AcceptEx and ConnectEx"),
+        Err(error) => Finding {
+            name,
+            value: format!("cannot be had: {error}"),
+            verdict: Verdict::Bad,
+            advice:
+                "`netsh winsock reset` and a restart repair what other programs have put between sockets and \
+                     the system"
+                    .to_owned(),
+        },
+    }
 }
 
 /// Below this many open files a server of sessions is soon full.

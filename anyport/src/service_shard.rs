@@ -99,8 +99,6 @@ pub(crate) struct ServiceShard<H: Handler> {
     frame_size_max: usize,
     idle_ticks: u64,
     ending: bool,
-    /// Connects in flight: they have no socket to close, and do not hold up the end.
-    connecting: usize,
     closed_changed: bool,
     log_limit: LogLimit,
     published: Arc<Published>,
@@ -137,7 +135,6 @@ impl<H: Handler> ServiceShard<H> {
             live,
             fired: Vec::new(),
             ending: false,
-            connecting: 0,
             closed_changed: true,
             log_limit: LogLimit::default(),
             published,
@@ -206,8 +203,9 @@ impl<H: Handler> ServiceShard<H> {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
         }
         if self.live.fetch_add(1, Ordering::Relaxed) < self.local.limits.sessions_max {
-            let slot = self.slot(Connection::open(self.local.limits.pause_reading_under_pressure), peer);
-            if let Some(key) = self.local.sessions.insert_with(|_| Slot { socket: Some(socket), ..slot }) {
+            let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
+            let slot = self.slot(connection, socket, peer);
+            if let Some(key) = self.local.sessions.insert_with(|_| slot) {
                 return self.opened(key);
             }
         }
@@ -221,11 +219,11 @@ impl<H: Handler> ServiceShard<H> {
         self.log_limit.note(self.local.now, || format!("connection from {peer} refused: {reason}"));
     }
 
-    fn slot(&self, connection: Connection, peer: SocketAddr) -> Slot<H> {
+    fn slot(&self, connection: Connection, socket: SocketKey, peer: SocketAddr) -> Slot<H> {
         let (decoder, encoder) = self.local.codec.split();
         Slot {
             connection,
-            socket: None,
+            socket,
             decoder: Some(decoder),
             encoder,
             reassembly: Reassembly::default(),
@@ -258,20 +256,24 @@ impl<H: Handler> ServiceShard<H> {
         address: SocketAddr,
         options: anyport_driver::SocketOptions,
     ) {
-        let slot = self.slot(Connection::connecting(self.local.limits.pause_reading_under_pressure), address);
-        let Some(key) = self.local.sessions.insert_with(|_| slot) else { return };
+        let socket = match io.open(address, &options) {
+            Ok(socket) => socket,
+            Err(fault) => return self.connect_failed(address, fault),
+        };
+        let connection = Connection::connecting(self.local.limits.pause_reading_under_pressure);
+        let slot = self.slot(connection, socket, address);
+        let Some(key) = self.local.sessions.insert_with(|_| slot) else {
+            return io.submit(self.listener_token(), Op::Close { socket });
+        };
         self.live.fetch_add(1, Ordering::Relaxed);
-        self.connecting += 1;
-        io.submit(token(self.local.service, key), Op::Connect { address, options });
+        io.submit(token(self.local.service, key), Op::Connect { socket });
     }
 
-    fn connected(&mut self, key: SlabKey, result: std::result::Result<SocketKey, Fault>) {
-        self.connecting -= 1;
+    fn connected(&mut self, key: SlabKey, result: std::result::Result<(), Fault>) {
         let tick = self.local.tick;
         let slot = self.local.slot(key);
         match result {
-            Ok(socket) => {
-                slot.socket = Some(socket);
+            Ok(()) => {
                 slot.connection.handle_connected();
                 // Closed meanwhile: it never opened for the handler.
                 let open = slot.connection.is_open();
@@ -279,20 +281,22 @@ impl<H: Handler> ServiceShard<H> {
                 self.local.counters.connected += 1;
                 if open {
                     self.opened(key);
-                } else {
-                    self.local.mark(key);
                 }
             }
             Err(fault) => {
                 slot.connection.handle_connect_failed(CloseReason::ReceiveFailed(fault));
                 let to = slot.peer;
-                self.local.counters.connect_failed += 1;
                 self.local.mark(key);
-                if !self.ending {
-                    let failure = ConnectFailure { to, fault };
-                    self.call_shard(|handler, shard| handler.on_connect_failed(shard, &failure));
-                }
+                self.connect_failed(to, fault);
             }
+        }
+    }
+
+    fn connect_failed(&mut self, to: SocketAddr, fault: Fault) {
+        self.local.counters.connect_failed += 1;
+        if !self.ending {
+            let failure = ConnectFailure { to, fault };
+            self.call_shard(|handler, shard| handler.on_connect_failed(shard, &failure));
         }
     }
 
@@ -417,7 +421,7 @@ impl<H: Handler> ServiceShard<H> {
             if let Action::Finished(reason) = action {
                 return self.finish(key, reason);
             }
-            let socket = slot.socket.expect("only a session with a socket acts on it");
+            let socket = slot.socket;
             match action {
                 Action::Receive => io.submit(token, Op::Receive { socket }),
                 Action::CancelReceive => io.cancel(socket, OpKind::Receive),
@@ -618,7 +622,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn is_finished(&self) -> bool {
-        self.ending && self.listener.is_none() && self.local.sessions.len() <= self.connecting
+        self.ending && self.listener.is_none() && self.local.sessions.is_empty()
     }
 
     fn publish(&mut self) {

@@ -24,8 +24,7 @@ type EncoderOf<H> = <<H as Handler>::Codec as Codec>::Encoder;
 /// One session in its shard's slab.
 pub(crate) struct Slot<H: Handler> {
     pub(crate) connection: Connection,
-    /// `None` while connecting.
-    pub(crate) socket: Option<SocketKey>,
+    pub(crate) socket: SocketKey,
     /// Out of the slot while a chunk is decoded: the handler may send meanwhile.
     pub(crate) decoder: Option<DecoderOf<H>>,
     pub(crate) encoder: EncoderOf<H>,

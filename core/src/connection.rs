@@ -335,18 +335,18 @@ impl Connection {
     /// The socket is closed; everything that was in flight came back before.
     pub fn handle_closed(&mut self) {
         assert!(self.close_in_flight, "closed without a close in flight");
-        let joined = !(self.receive_armed || self.send_in_flight || self.shutdown_in_flight);
+        let joined =
+            !(self.receive_armed || self.send_in_flight || self.shutdown_in_flight || self.connect_in_flight);
         assert!(joined, "closed with an operation in flight");
         self.close_in_flight = false;
         self.state = State::Closed;
     }
 
-    /// A connection that never got a socket: the connect operation failed, and nothing is to be closed.
+    /// The connect operation failed: the socket is to be closed.
     pub fn handle_connect_failed(&mut self, reason: CloseReason) {
         assert!(self.connect_in_flight, "a connect failed that was not in flight");
         self.connect_in_flight = false;
-        self.reason.get_or_insert(reason);
-        self.state = State::Closed;
+        self.close(reason);
     }
 
     // ---- output ----
@@ -360,10 +360,10 @@ impl Connection {
                 if let Some(batch) = self.pending.take() {
                     pool.give(batch);
                 }
-                // While the connect is in flight there is no socket to close yet.
-                if self.close_in_flight || self.connect_in_flight {
+                if self.close_in_flight {
                     return None;
                 }
+                // A connect that is still in flight is cancelled by it.
                 self.close_in_flight = true;
                 Some(Action::Close)
             }

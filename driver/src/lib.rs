@@ -41,10 +41,11 @@
 //! 10. **Close joins.** [`Op::Close`] is allowed at any time: whatever is in flight on the socket is cancelled
 //!     and delivers its terminal completion first; `Closed` comes after all of them, and the key is dead from
 //!     the submission on.
-//!     A connection that is closed with nothing unread ends in order for the peer, not with a reset.
-//! 11. **Dead keys.** An operation on a key that names no open socket, a second accept, receive, send or
-//!     shutdown while one is in flight, or any operation after close was submitted, ends as
-//!     [`FaultKind::InvalidSocket`].
+//!     A connection that is closed with nothing unread ends in order for the peer, not with a reset. A connect in
+//!     flight is given up, whether its peer answers or not.
+//! 11. **Dead keys.** An operation on a key that names no open socket, or one of another kind, a second connect
+//!     ever, a second accept, receive, send or shutdown while one is in flight, or any operation after close was
+//!     submitted, ends as [`FaultKind::InvalidSocket`]. A socket whose connect failed can only be closed.
 //! 12. **Shutdown** ends our direction after what was sent before, a send in flight included; the peer sees the
 //!     end of the stream, and receiving goes on. A send after it fails.
 //! 13. **Moving.** An accepted socket on which nothing was submitted yet can be taken out of its driver
@@ -109,6 +110,12 @@ pub trait Driver: Sized {
     /// ([`DriverKind::shares_ports`]).
     fn listen(&mut self, address: SocketAddr, options: &ListenOptions)
     -> io::Result<(SocketKey, SocketAddr)>;
+
+    /// Opens a socket that is to connect to `address`. Connecting starts with [`Op::Connect`].
+    ///
+    /// # Errors
+    /// If the driver has no place for it, the system is short of descriptors or memory, or refuses an option.
+    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault>;
 
     /// Starts an operation. Its outcome comes out of a later [`wait`](Self::wait) with `token` (sentence 2).
     fn submit(&mut self, token: Token, op: Op);

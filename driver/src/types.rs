@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use anyport_core::{Fault, SendBatch, SlabKey};
 
-use crate::options::SocketOptions;
-
 /// Comes back unchanged with every completion of the operation that it was submitted with. The driver gives it
 /// no meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,12 +40,10 @@ pub enum Op {
         /// A key from [`listen`](crate::Driver::listen).
         listener: SocketKey,
     },
-    /// Open a connection.
+    /// Connect to the address that the socket was opened for.
     Connect {
-        /// Where to.
-        address: SocketAddr,
-        /// Options of the new socket.
-        options: SocketOptions,
+        /// A key from [`open`](crate::Driver::open).
+        socket: SocketKey,
     },
     /// Receive until the peer's end of stream, a fault, or a cancel.
     Receive {
@@ -116,8 +112,8 @@ pub enum Outcome {
     AcceptFaulted(Fault),
     /// Accepting ended: its listener closed, or the key was no listener. Terminal.
     AcceptEnded(Fault),
-    /// Connecting ended.
-    Connected(Result<SocketKey, Fault>),
+    /// Connecting ended. In success the socket is a connected one from here on.
+    Connected(Result<(), Fault>),
     /// Receiving gave something.
     Received(Received),
     /// Sending ended; in success the whole batch was taken.

@@ -117,12 +117,13 @@ fn a_full_backlog_makes_connecting_wait_and_give_up() {
     let _first = net.connect(address).unwrap();
     assert_eq!(net.connect(address).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     let start = driver.now();
-    driver.submit(Token(1), Op::Connect { address, options: SocketOptions::default() });
+    let socket = driver.open(address, &SocketOptions::default()).unwrap();
+    driver.submit(Token(1), Op::Connect { socket });
     let mut completions = Vec::new();
     driver.wait(None, &mut completions).unwrap();
     assert!(matches!(&completions[..], [Completion { outcome: Outcome::Connected(Err(_)), .. }]));
     assert!(driver.now() - start >= Duration::from_secs(4));
-    assert_eq!(driver.sockets(), 1);
+    assert_eq!(driver.sockets(), 2);
 }
 
 #[test]
@@ -130,13 +131,14 @@ fn drivers_share_a_net_and_its_clock() {
     let net = SimNet::new(5);
     let (mut server, mut client) = (net.driver(CONFIG), net.driver(CONFIG));
     let (_, address) = listening(&mut server);
-    client.submit(Token(1), Op::Connect { address, options: SocketOptions::default() });
+    let socket = client.open(address, &SocketOptions::default()).unwrap();
+    client.submit(Token(1), Op::Connect { socket });
     let mut completions = Vec::new();
     client.wait(None, &mut completions).unwrap();
     server.wait(None, &mut completions).unwrap();
     assert_eq!(server.now(), client.now());
     let [
-        Completion { outcome: Outcome::Connected(Ok(socket)), .. },
+        Completion { outcome: Outcome::Connected(Ok(())), .. },
         Completion { outcome: Outcome::Accepted(_), .. },
     ] = completions[..]
     else {

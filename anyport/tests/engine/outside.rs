@@ -11,7 +11,7 @@ use anyport::{
     Session, SessionId, Shard, Spread, TimerKey,
 };
 
-use crate::support::{Bed, PATIENCE, Peer};
+use crate::support::{Bed, Echo, Event, Events, PATIENCE, Peer};
 
 on_every_driver! {
     jobs_reach_their_session_in_order
@@ -23,6 +23,7 @@ on_every_driver! {
     reuse_port_is_had_or_refused_with_what_to_do
     timers_of_a_shard_fire_in_order
     a_connection_that_is_refused_is_told
+    a_connect_that_nobody_answers_does_not_outlive_its_engine
 }
 
 /// Tells the ids of its sessions.
@@ -246,4 +247,24 @@ fn a_connection_that_is_refused_is_told(driver: DriverChoice) {
     let stop = running.stopper();
     stop.drain();
     running.join().unwrap();
+}
+
+fn a_connect_that_nobody_answers_does_not_outlive_its_engine(driver: DriverChoice) {
+    const CONNECTIONS: usize = 8;
+    // A backlog of one, and nobody accepts: the system leaves most of the connects without an answer.
+    let door = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    door.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    door.listen(1).unwrap();
+    let address = door.local_addr().unwrap().as_socket().unwrap();
+    let (tell, events) = Events::new();
+    let mut engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
+    let client = Client::to(address.to_string(), Raw).connections(CONNECTIONS);
+    engine.add_client(client, move |_| Echo::<Raw>::new(tell.clone())).unwrap();
+    let mut running = engine.start().unwrap();
+    assert_eq!(events.next(), Event::Open);
+    running.stopper().drain();
+    running.wait().unwrap();
+    // Each has ended as one or the other: none was left to the system.
+    let counters = running.counters(0);
+    assert_eq!(counters.connected + counters.connect_failed, CONNECTIONS as u64, "{counters:?}");
 }

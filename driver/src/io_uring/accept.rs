@@ -11,9 +11,9 @@ use io_uring::{opcode, types};
 use rustix::io::Errno;
 
 use super::{
-    INVALID, IoUring, outcome,
+    CANCELLED, INVALID, IoUring, outcome,
     sockaddr::RawAddress,
-    socket::{Descriptor, Socket, close_direct},
+    socket::{Connecting, Descriptor, Socket, close_direct},
     tag::Tag,
 };
 use crate::{
@@ -27,13 +27,6 @@ use crate::{
 pub(super) struct Accepting {
     listener: SocketKey,
     peer: RawAddress,
-}
-
-/// One connect in flight: the kernel reads the address here.
-pub(super) struct Connecting {
-    token: Token,
-    socket: OwnedFd,
-    address: RawAddress,
 }
 
 impl IoUring {
@@ -149,7 +142,7 @@ impl IoUring {
 
     /// True if one more socket could be taken in, counting those that are on their way.
     fn has_place(&self) -> bool {
-        self.sockets.len() + self.posted + self.connecting.len() < self.places as usize
+        self.sockets.len() + self.posted < self.places as usize
     }
 
     fn note_short(&mut self, key: SocketKey) -> &mut Posting {
@@ -225,39 +218,56 @@ impl IoUring {
 
     // ---- connect ----
 
-    pub(super) fn submit_connect(&mut self, token: Token, address: SocketAddr, options: &SocketOptions) {
-        let socket = match unix_socket::for_connect(address, options, unix_socket::Mode::Blocking) {
-            Ok(socket) => socket,
-            Err(error) => {
-                let fault = errno::fault(unix_socket::errno_of(&error));
-                return self.queue(token, Outcome::Connected(Err(fault)));
-            }
+    pub(super) fn open_to_connect(
+        &mut self,
+        address: SocketAddr,
+        options: &SocketOptions,
+    ) -> Result<SocketKey, Fault> {
+        let fd = unix_socket::for_connect(address, options, unix_socket::Mode::Blocking)
+            .map_err(|error| errno::fault(unix_socket::errno_of(&error)))?;
+        let connecting = Some(Box::new(Connecting::Opened(address)));
+        let socket = Socket { connecting, ..Socket::new(Descriptor::Plain(fd), None) };
+        let added = self.sockets.insert(socket);
+        added.map(SocketKey).map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))
+    }
+
+    pub(super) fn submit_connect(&mut self, token: Token, key: SocketKey) {
+        let Some(socket) = self.open_socket(key) else {
+            return self.queue(token, Outcome::Connected(Err(INVALID)));
         };
-        let connecting = Box::new(Connecting { token, socket, address: RawAddress::of(address) });
-        let Ok(slot) = self.connecting.insert(connecting) else {
-            return self.queue(token, Outcome::Connected(Err(Fault::of(FaultKind::NoDescriptors))));
+        let (Some(connecting), Descriptor::Plain(fd)) = (&mut socket.connecting, &socket.descriptor) else {
+            return self.queue(token, Outcome::Connected(Err(INVALID)));
         };
-        let connecting = self.connecting.get_mut(slot).expect("inserted above");
-        let address = (&raw const connecting.address.storage).cast();
-        let entry =
-            opcode::Connect::new(types::Fd(connecting.socket.as_raw_fd()), address, connecting.address.len)
-                .build()
-                .user_data(Tag::Connect.with(slot));
-        // SAFETY: the address lies in a box of the slab that is removed only after this completion.
+        let Connecting::Opened(to) = **connecting else {
+            return self.queue(token, Outcome::Connected(Err(INVALID)));
+        };
+        **connecting = Connecting::InFlight(token, RawAddress::of(to));
+        let Connecting::InFlight(_, address) = &**connecting else { unreachable!("set above") };
+        let storage = (&raw const address.storage).cast();
+        let entry = opcode::Connect::new(types::Fd(fd.as_raw_fd()), storage, address.len)
+            .build()
+            .user_data(Tag::Connect.with(key.0));
+        // SAFETY: the address lies in a box of the socket's slot, which is kept as it is until this completion.
         unsafe { self.ring.push(&entry) };
     }
 
-    pub(super) fn connected(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
-        let connecting = self.connecting.remove(slot).expect("a connect completed that was in flight");
-        let Connecting { token, socket, .. } = *connecting;
-        let outcome = match outcome(result) {
-            Ok(_) => match self.sockets.insert(Socket::new(Descriptor::Plain(socket), None)) {
-                Ok(key) => Ok(SocketKey(key)),
-                Err(_) => Err(Fault::of(FaultKind::NoDescriptors)),
-            },
+    pub(super) fn connected(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
+        let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a connect is in flight");
+        let connecting = socket.connecting.as_deref_mut().expect("a connect is on a socket that connects");
+        let Connecting::InFlight(token, _) = *connecting else {
+            unreachable!("a connect completed that was not in flight")
+        };
+        *connecting = Connecting::Failed;
+        let result = match outcome(result) {
+            _ if socket.closing => Err(CANCELLED),
+            Ok(_) => {
+                socket.connecting = None;
+                Ok(())
+            }
             Err(errno) => Err(errno::fault(errno)),
         };
-        out.push(Completion { token, outcome: Outcome::Connected(outcome) });
+        out.push(Completion { token, outcome: Outcome::Connected(result) });
+        self.finish_close(key);
     }
 
     // ---- moving ----

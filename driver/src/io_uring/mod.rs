@@ -46,7 +46,7 @@ use rustix::{event::EventfdFlags, io::Errno};
 pub use probe::{Features, probe};
 
 use self::{
-    accept::{Accepting, Connecting},
+    accept::Accepting,
     buffers::Buffers,
     check::Checks,
     ring::Ring,
@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     COMPLETIONS_MAX, Driver,
-    options::{DriverConfig, ListenOptions},
+    options::{DriverConfig, ListenOptions, SocketOptions},
     posting::Posting,
     probe::DriverKind,
     types::{
@@ -75,7 +75,6 @@ pub struct IoUring {
     ring: Ring,
     sockets: Slab<Socket>,
     accepting: Slab<Box<Accepting>>,
-    connecting: Slab<Box<Connecting>>,
     buffers: Buffers,
     /// Receives that ran out of buffers, oldest first.
     starved: VecDeque<SocketKey>,
@@ -131,7 +130,6 @@ impl IoUring {
             ring,
             sockets: Slab::new(slots),
             accepting: Slab::new(tag::INDEX_MAX - 1),
-            connecting: Slab::new(slots),
             buffers,
             starved: VecDeque::new(),
             queued: VecDeque::new(),
@@ -171,7 +169,7 @@ impl IoUring {
 
     fn submit_receive(&mut self, token: Token, key: SocketKey) {
         match self.open_socket(key) {
-            Some(socket) if socket.listening.is_none() && socket.receiving == Receiving::Idle => {
+            Some(socket) if socket.is_stream() && socket.receiving == Receiving::Idle => {
                 socket.movable = false;
                 socket.receive_token = token;
                 match socket.end_found {
@@ -194,7 +192,7 @@ impl IoUring {
 
     fn submit_send(&mut self, token: Token, key: SocketKey, batch: Box<SendBatch>) {
         match self.open_socket(key) {
-            Some(socket) if socket.listening.is_none() && socket.batch.is_none() => {
+            Some(socket) if socket.is_stream() && socket.batch.is_none() => {
                 socket.movable = false;
                 if batch.remaining() == 0 {
                     return self.queue(token, Outcome::Sent(batch, Ok(())));
@@ -218,7 +216,7 @@ impl IoUring {
 
     fn submit_shutdown(&mut self, token: Token, key: SocketKey) {
         match self.open_socket(key) {
-            Some(socket) if socket.listening.is_none() && socket.shutdown == Shutdown::None => {
+            Some(socket) if socket.is_stream() && socket.shutdown == Shutdown::None => {
                 socket.movable = false;
                 socket.shutdown = Shutdown::Waiting;
                 socket.shutdown_token = token;
@@ -320,7 +318,7 @@ impl IoUring {
             Tag::Check => self.checked(SocketKey(key), entry.result()),
             Tag::Shutdown => self.shut_down(SocketKey(key), entry.result(), out),
             Tag::Accept => self.accepted(key, entry.result(), out),
-            Tag::Connect => self.connected(key, entry.result(), out),
+            Tag::Connect => self.connected(SocketKey(key), entry.result(), out),
             Tag::Wake if !more => self.watch_wakes(),
             Tag::Wake | Tag::Ignored => {}
             Tag::Install => unreachable!("waited for where it was submitted"),
@@ -473,7 +471,6 @@ impl Drop for IoUring {
             let keep = (
                 std::mem::replace(&mut self.sockets, Slab::new(1)),
                 std::mem::replace(&mut self.accepting, Slab::new(1)),
-                std::mem::replace(&mut self.connecting, Slab::new(1)),
                 self.buffers.leak(),
             );
             std::mem::forget(keep);
@@ -524,6 +521,10 @@ impl Driver for IoUring {
         }
     }
 
+    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        self.open_to_connect(address, options)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Receive { socket } => self.submit_receive(token, socket),
@@ -531,7 +532,7 @@ impl Driver for IoUring {
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
             Op::Close { socket } => self.submit_close(token, socket),
             Op::Accept { listener } => self.submit_accept(token, listener),
-            Op::Connect { address, options } => self.submit_connect(token, address, &options),
+            Op::Connect { socket } => self.submit_connect(token, socket),
         }
     }
 

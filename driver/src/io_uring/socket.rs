@@ -1,11 +1,14 @@
 //! What the driver keeps of each socket.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use anyport_core::{Fault, SendBatch};
 use io_uring::{opcode, squeue, types};
 
-use super::{buffers, tag::Tag};
+use super::{buffers, sockaddr::RawAddress, tag::Tag};
 use crate::{
     posting::Posting,
     types::{SocketKey, Token},
@@ -73,6 +76,16 @@ pub(super) struct Listening {
     pub(super) detachable: bool,
 }
 
+/// What a socket from `open` is, until it is connected.
+pub(super) enum Connecting {
+    /// It has not tried yet.
+    Opened(SocketAddr),
+    /// The kernel has the connect, and reads the address here.
+    InFlight(Token, RawAddress),
+    /// It failed: the socket can only be closed.
+    Failed,
+}
+
 /// One socket. A slot is freed only when nothing is in flight on it.
 pub(super) struct Socket {
     pub(super) descriptor: Descriptor,
@@ -99,6 +112,7 @@ pub(super) struct Socket {
     pub(super) batch: Option<Box<SendBatch>>,
     pub(super) gather: Option<Box<Gather>>,
     pub(super) listening: Option<Box<Listening>>,
+    pub(super) connecting: Option<Box<Connecting>>,
 }
 
 impl Socket {
@@ -122,7 +136,13 @@ impl Socket {
             batch: None,
             gather: None,
             listening,
+            connecting: None,
         }
+    }
+
+    /// True for a connected socket.
+    pub(super) fn is_stream(&self) -> bool {
+        self.listening.is_none() && self.connecting.is_none()
     }
 
     /// True if the kernel or the driver still has an operation on it, close aside.
@@ -131,6 +151,7 @@ impl Socket {
             || self.batch.is_some()
             || self.shutdown != Shutdown::None
             || self.checking
+            || matches!(self.connecting.as_deref(), Some(Connecting::InFlight(..)))
             || self.listening.as_ref().is_some_and(|listening| listening.posting.posted > 0)
     }
 

@@ -15,7 +15,7 @@ use socket2::{SockAddr, Socket as Handle};
 use windows_sys::Win32::Networking::WinSock::SOCKADDR_STORAGE;
 
 use super::{
-    INVALID, Iocp,
+    CANCELLED, INVALID, Iocp,
     errors::{fault_of, is_shortage, outcome},
     slots::Operation,
     socket::{Role, Socket},
@@ -145,7 +145,7 @@ impl Iocp {
 
     /// True if one more socket could be taken in, counting those that are on their way.
     pub(super) fn has_place(&self) -> bool {
-        self.sockets.len() + self.sockets.retired() + self.posted + self.connecting < self.sockets_max
+        self.sockets.len() + self.sockets.retired() + self.posted < self.sockets_max
     }
 
     /// Posts the accepts that listeners lack, as far as there are places. `now` does not wait for the end of a
@@ -185,50 +185,28 @@ impl Iocp {
     pub(super) fn next_rest_end(&self) -> Option<Instant> {
         let rests = self.short_of_accepts.iter().filter_map(|&key| match &self.sockets.get(key)?.role {
             Role::Listener(listening) => listening.posting.rests_until(),
-            Role::Stream => None,
+            Role::Stream | Role::Opened(_) | Role::Connecting(_) | Role::Failed => None,
         });
         rests.min()
     }
 
     // ---- connect ----
 
-    pub(super) fn submit_connect(&mut self, token: Token, address: SocketAddr, options: &SocketOptions) {
-        let started = if self.has_place() {
-            self.start_connecting(token, address, options)
-        } else {
-            Err(Fault::of(FaultKind::NoDescriptors))
-        };
-        if let Err(fault) = started {
-            self.finished.push(token, Outcome::Connected(Err(fault)));
-        }
-    }
-
-    fn start_connecting(
+    pub(super) fn open_to_connect(
         &mut self,
-        token: Token,
         address: SocketAddr,
         options: &SocketOptions,
-    ) -> Result<(), Fault> {
-        let socket = self.open_to_connect(address, options).map_err(|error| fault_of(&error))?;
-        let (slot, overlapped) = self.slots.take(Operation::Connect(token, socket));
-        let Operation::Connect(_, socket) = self.slots.operation(slot) else {
-            unreachable!("it was put there above")
-        };
-        // SAFETY: the slot owns the socket, and is released by the packet.
-        match unsafe { self.extensions.connect(socket, address, overlapped) } {
-            // Packets are skipped only once it is connected: one comes in either case.
-            Started::Pending | Started::Done(_) => {
-                self.connecting += 1;
-                Ok(())
-            }
-            Started::Failed(fault) => {
-                self.slots.abandon(slot);
-                Err(fault)
-            }
+    ) -> Result<SocketKey, Fault> {
+        if !self.has_place() {
+            return Err(Fault::of(FaultKind::NoDescriptors));
         }
+        let handle = self.ready_to_connect(address, options).map_err(|error| fault_of(&error))?;
+        let socket = Socket { associated: true, ..Socket::new(handle, Role::Opened(Box::new(address))) };
+        let added = self.sockets.insert(socket);
+        added.map(SocketKey).map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))
     }
 
-    fn open_to_connect(&self, address: SocketAddr, options: &SocketOptions) -> io::Result<Handle> {
+    fn ready_to_connect(&self, address: SocketAddr, options: &SocketOptions) -> io::Result<Handle> {
         let socket = winsock::open(address)?;
         winsock::set_options(&socket, options)?;
         let any = match address {
@@ -241,21 +219,47 @@ impl Iocp {
         Ok(socket)
     }
 
-    pub(super) fn connected(&mut self, status: i32, token: Token, socket: Handle) {
-        self.connecting -= 1;
-        let connected = outcome(status).and_then(|()| {
-            winsock::update_connect_context(&socket).map_err(|error| fault_of(&error))?;
-            let key = self.add(socket, false)?;
-            let socket = self.sockets.get_mut(key).expect("it was added above");
-            socket.associated = true;
-            match super::prepare(socket, self.may_skip) {
-                Ok(()) => Ok(SocketKey(key)),
-                Err(error) => {
-                    self.sockets.remove(key);
-                    Err(fault_of(&error))
+    pub(super) fn submit_connect(&mut self, token: Token, SocketKey(key): SocketKey) {
+        let socket = self.sockets.get_mut(key).filter(|socket| socket.closing.is_none());
+        let result = match socket {
+            Some(socket) if let Role::Opened(address) = &socket.role => {
+                let address = **address;
+                let (slot, overlapped) = self.slots.take(Operation::Connect(key));
+                // SAFETY: the slot is released by the packet; the socket is kept until then.
+                match unsafe { self.extensions.connect(socket.handle(), address, overlapped) } {
+                    // Packets are skipped only once it is connected: one comes in either case.
+                    Started::Pending | Started::Done(_) => {
+                        socket.role = Role::Connecting(token);
+                        return;
+                    }
+                    Started::Failed(fault) => {
+                        self.slots.abandon(slot);
+                        socket.role = Role::Failed;
+                        Err(fault)
+                    }
                 }
             }
-        });
-        self.finished.push(token, Outcome::Connected(connected));
+            _ => Err(INVALID),
+        };
+        self.finished.push(token, Outcome::Connected(result));
+    }
+
+    /// A connect's packet.
+    pub(super) fn connected(&mut self, status: i32, key: SlabKey) {
+        let socket = self.sockets.get_mut(key).expect("a socket outlives its operations");
+        let Role::Connecting(token) = socket.role else {
+            unreachable!("a packet of a connect that is not in flight")
+        };
+        let result = if socket.closing.is_some() {
+            Err(CANCELLED)
+        } else {
+            outcome(status).and_then(|()| {
+                winsock::update_connect_context(socket.handle()).map_err(|error| fault_of(&error))?;
+                super::prepare(socket, self.may_skip).map_err(|error| fault_of(&error))
+            })
+        };
+        socket.role = if result.is_ok() { Role::Stream } else { Role::Failed };
+        self.finished.push(token, Outcome::Connected(result));
+        self.finish_close(key);
     }
 }

@@ -55,7 +55,7 @@ use self::{
     winsock::Extensions,
 };
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, Waker,
+    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, SocketOptions, Waker,
     arena::Arena,
     posting::Posting,
     queue::Queue,
@@ -96,8 +96,6 @@ pub struct Iocp {
     short_of_accepts: Vec<SlabKey>,
     /// Accepts that the kernel has, over all listeners: each will need a place.
     posted: usize,
-    /// Connects that the kernel has.
-    connecting: usize,
     /// The last wait delivered without asking the system.
     system_skipped: bool,
 }
@@ -132,7 +130,6 @@ impl Iocp {
             wanting_memory: VecDeque::new(),
             short_of_accepts: Vec::new(),
             posted: 0,
-            connecting: 0,
             system_skipped: false,
         })
     }
@@ -193,7 +190,7 @@ impl Iocp {
             Operation::PreReceive(key) => self.pre_received(status, key),
             Operation::Send(key, batch) => self.sent(status, bytes, key, batch),
             Operation::Accept(key, socket, addresses) => self.accepted(status, key, socket, &addresses),
-            Operation::Connect(token, socket) => self.connected(status, token, socket),
+            Operation::Connect(key) => self.connected(status, key),
         }
     }
 
@@ -310,8 +307,6 @@ impl Drop for Iocp {
             if self.slots.in_flight() == 0 {
                 return;
             }
-            // Connects have no key; asked again each time, it harms nobody.
-            self.slots.cancel_connects();
             if self.port.take(Some(JOIN_WAIT), &mut self.packets).is_err() {
                 break;
             }
@@ -351,12 +346,16 @@ impl Driver for Iocp {
         }
     }
 
+    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        self.open_to_connect(address, options)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Send { socket, batch } => self.submit_send(token, socket, batch),
             Op::Receive { socket } => self.submit_receive(token, socket),
             Op::Accept { listener } => self.submit_accept(token, listener),
-            Op::Connect { address, options } => self.submit_connect(token, address, &options),
+            Op::Connect { socket } => self.submit_connect(token, socket),
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
             Op::Close { socket } => self.submit_close(token, socket),
         }

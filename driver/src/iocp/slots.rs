@@ -11,8 +11,7 @@ use anyport_core::{SendBatch, SlabKey};
 use socket2::Socket;
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_ENTRY};
 
-use super::{accept::Addresses, winsock};
-use crate::types::Token;
+use super::accept::Addresses;
 
 /// Slots made at once.
 const PAGE: usize = 64;
@@ -38,8 +37,8 @@ pub(super) enum Operation {
     Send(SlabKey, Box<SendBatch>),
     /// An accept: the socket that becomes the connection, and room for both addresses.
     Accept(SlabKey, Socket, Box<Addresses>),
-    /// A connect on a socket that nobody has a key of yet.
-    Connect(Token, Socket),
+    /// A connect.
+    Connect(SlabKey),
 }
 
 /// A packet, taken apart.
@@ -135,15 +134,6 @@ impl Slots {
         self.operations.extend(slots.clone().map(|_| None));
         // The lowest first: few operations stay in few cache lines.
         self.free.extend(slots.rev());
-    }
-
-    /// Asks for the end of every connect.
-    pub(super) fn cancel_connects(&self) {
-        for operation in self.operations.iter().flatten() {
-            if let Operation::Connect(_, socket) = operation {
-                winsock::cancel(socket, std::ptr::null());
-            }
-        }
     }
 
     /// Gives up for good what the kernel does not let go of.

@@ -1,5 +1,7 @@
 //! What the driver knows of one socket.
 
+use std::net::SocketAddr;
+
 use anyport_core::{Fault, SendBatch};
 use socket2::Socket as Handle;
 
@@ -11,6 +13,12 @@ pub(super) enum Role {
     Stream,
     /// From `listen`.
     Listener(Box<Listening>),
+    /// From `open`: it has not tried to connect yet.
+    Opened(Box<SocketAddr>),
+    /// The kernel has the connect.
+    Connecting(Token),
+    /// Connecting failed: it can only be closed.
+    Failed,
 }
 
 /// What accepting needs.
@@ -19,7 +27,7 @@ pub(super) struct Listening {
     /// Options of the connections.
     pub(super) options: crate::options::SocketOptions,
     /// The family of the sockets that are accepted into.
-    pub(super) address: std::net::SocketAddr,
+    pub(super) address: SocketAddr,
     /// Accepts that failed since one went well.
     pub(super) failures: usize,
 }
@@ -117,11 +125,12 @@ impl Socket {
 
     /// True if the kernel has an operation on it.
     pub(super) fn is_busy(&self) -> bool {
-        let posted = match &self.role {
+        let of_role = match &self.role {
             Role::Listener(listening) => listening.posting.posted > 0,
-            Role::Stream => false,
+            Role::Connecting(_) => true,
+            Role::Stream | Role::Opened(_) | Role::Failed => false,
         };
-        posted || self.pre_receive.is_some() || matches!(self.send, Some(Sending::InKernel { .. }))
+        of_role || self.pre_receive.is_some() || matches!(self.send, Some(Sending::InKernel { .. }))
     }
 
     /// True if a read is worth trying, and memory for it was not asked for yet.

@@ -263,7 +263,7 @@ impl Extensions {
     /// Starts a connect of a socket that is bound.
     ///
     /// # Safety
-    /// `overlapped` is a slot's that owns `socket`, both of which are kept until the operation's packet.
+    /// `overlapped` is a slot's, which is kept until the operation's packet.
     pub(super) unsafe fn connect(
         &self,
         socket: &Socket,
@@ -272,7 +272,7 @@ impl Extensions {
     ) -> Started {
         let connect = self.connect.expect("loaded");
         let (address, mut bytes) = (SockAddr::from(to), 0);
-        // SAFETY: Windows copies the address within the call; the caller keeps socket and slot.
+        // SAFETY: Windows copies the address within the call; the caller keeps the slot.
         let done = unsafe {
             connect(
                 raw(socket),

@@ -75,7 +75,7 @@ fn is_of_connection(errno: Errno) -> bool {
 fn listener_of(socket: &mut Socket) -> Option<&mut Listener> {
     match &mut socket.role {
         Role::Listener(listener) => Some(listener),
-        Role::Stream | Role::Connecting(_) => None,
+        Role::Stream | Role::Opened(_) | Role::Connecting(_) | Role::Failed => None,
     }
 }
 
@@ -187,7 +187,7 @@ impl Readiness {
             .iter()
             .filter_map(|&key| match &self.sockets.get(key)?.role {
                 Role::Listener(listener) => listener.back_off.map(|back_off| back_off.until),
-                Role::Stream | Role::Connecting(_) => None,
+                Role::Stream | Role::Opened(_) | Role::Connecting(_) | Role::Failed => None,
             })
             .min()
     }

@@ -20,40 +20,50 @@ use crate::{
 };
 
 impl Readiness {
-    pub(super) fn submit_connect(&mut self, token: Token, address: SocketAddr, options: &SocketOptions) {
-        match self.start_connecting(token, address, options) {
-            Ok(None) => {}
-            Ok(Some(key)) => {
-                self.finished.push(token, Outcome::Connected(Ok(SocketKey(key))));
-            }
-            Err(fault) => {
-                self.finished.push(token, Outcome::Connected(Err(fault)));
-            }
-        }
-    }
-
-    /// The key if the connection is there at once.
-    fn start_connecting(
+    pub(super) fn open_to_connect(
         &mut self,
-        token: Token,
         address: SocketAddr,
         options: &SocketOptions,
-    ) -> Result<Option<SlabKey>, Fault> {
+    ) -> Result<SocketKey, Fault> {
         if !self.has_slot() {
             return Err(Fault::of(FaultKind::NoDescriptors));
         }
         let fd = for_connect(address, options, crate::unix::socket::Mode::NonBlocking)
             .map_err(|error| fault(errno_of(&error)))?;
-        match net::connect(&fd, &address) {
-            Ok(()) => self.add(fd, Role::Stream, Interest::READABLE).map(Some),
-            // An interrupted call goes on in the background as well. Watched only now: a socket that was
-            // never told to connect reports a hang-up.
+        self.insert(fd, Role::Opened(Box::new(address))).map(SocketKey)
+    }
+
+    pub(super) fn submit_connect(&mut self, token: Token, SocketKey(key): SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return self.connect_ends(token, Err(Fault::of(FaultKind::InvalidSocket)));
+        };
+        let Role::Opened(address) = &socket.role else {
+            return self.connect_ends(token, Err(Fault::of(FaultKind::InvalidSocket)));
+        };
+        // Watched only once it was told to connect: before, it reports a hang-up.
+        let (role, interest) = match net::connect(&socket.fd, &**address) {
+            Ok(()) => (Role::Stream, Interest::READABLE),
+            // An interrupted call goes on in the background as well.
             Err(Errno::INPROGRESS | Errno::INTR) => {
-                let both = Interest::READABLE | Interest::WRITABLE;
-                self.add(fd, Role::Connecting(token), both).map(|_| None)
+                (Role::Connecting(token), Interest::READABLE | Interest::WRITABLE)
             }
-            Err(errno) => Err(fault(errno)),
+            Err(errno) => {
+                socket.role = Role::Failed;
+                return self.connect_ends(token, Err(fault(errno)));
+            }
+        };
+        socket.role = role;
+        if let Err(error) = socket.watch(self.poll.registry(), key, interest) {
+            socket.role = Role::Failed;
+            return self.connect_ends(token, Err(fault(errno_of(&error))));
         }
+        if socket.is_stream() {
+            self.connect_ends(token, Ok(()));
+        }
+    }
+
+    fn connect_ends(&mut self, token: Token, result: Result<(), Fault>) {
+        self.finished.push(token, Outcome::Connected(result));
     }
 
     /// Reports a connection that was made or refused.
@@ -62,18 +72,18 @@ impl Readiness {
         let Role::Connecting(token) = socket.role else { return };
         socket.writable = false;
         let made = sockopt::socket_error(&socket.fd).and_then(|error| error);
-        let outcome = match made.and_then(|()| net::getpeername(&socket.fd)) {
+        let result = match made.and_then(|()| net::getpeername(&socket.fd)) {
             Ok(_) => {
                 socket.role = Role::Stream;
-                Ok(SocketKey(key))
+                Ok(())
             }
             // Not failed and not connected: a spurious event.
             Err(Errno::NOTCONN) => return,
             Err(errno) => {
-                self.remove(key);
+                socket.role = Role::Failed;
                 Err(fault(errno))
             }
         };
-        out.push(Completion { token, outcome: Outcome::Connected(outcome) });
+        out.push(Completion { token, outcome: Outcome::Connected(result) });
     }
 }

@@ -41,7 +41,7 @@ use rustix::io::Errno;
 
 use self::socket::{INDEX_BITS, Role, Socket, WAKE, index_of, token_of};
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, Waker,
+    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, SocketOptions, Waker,
     arena::Arena,
     queue::Queue,
     types::{
@@ -198,6 +198,7 @@ impl Readiness {
             }
             Role::Listener(_) => self.accept_turn(key, out, limit),
             Role::Connecting(_) => self.finish_connecting(key, out),
+            Role::Opened(_) | Role::Failed => {}
         }
     }
 
@@ -217,14 +218,18 @@ impl Readiness {
         self.sockets.len() + self.sockets.retired() < self.sockets_max
     }
 
-    /// Takes a descriptor in and watches it.
-    fn add(&mut self, fd: OwnedFd, role: Role, interest: Interest) -> Result<SlabKey, Fault> {
+    /// Takes a descriptor in.
+    fn insert(&mut self, fd: OwnedFd, role: Role) -> Result<SlabKey, Fault> {
         #[cfg(target_vendor = "apple")]
         rustix::net::sockopt::set_socket_nosigpipe(&fd, true).map_err(fault)?;
-        let key = self
-            .sockets
+        self.sockets
             .insert(Socket::new(fd, role))
-            .map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))?;
+            .map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))
+    }
+
+    /// Takes a descriptor in and watches it.
+    fn add(&mut self, fd: OwnedFd, role: Role, interest: Interest) -> Result<SlabKey, Fault> {
+        let key = self.insert(fd, role)?;
         let watched = match self.sockets.get_mut(key) {
             Some(socket) => socket.watch(self.poll.registry(), key, interest),
             None => unreachable!("it was put there above"),
@@ -261,6 +266,9 @@ impl Readiness {
             return;
         };
         let cancelled = Fault::of(FaultKind::Cancelled);
+        if let Role::Connecting(connect) = socket.role {
+            self.finished.push(connect, Outcome::Connected(Err(cancelled)));
+        }
         if let Role::Listener(listener) = &socket.role
             && let Some(accept) = listener.accept
         {
@@ -303,13 +311,17 @@ impl Driver for Readiness {
         Ok((SocketKey(key), bound))
     }
 
+    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        self.open_to_connect(address, options)
+    }
+
     #[inline]
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Send { socket, batch } => self.submit_send(token, socket, batch),
             Op::Receive { socket } => self.submit_receive(token, socket),
             Op::Accept { listener } => self.submit_accept(token, listener),
-            Op::Connect { address, options } => self.submit_connect(token, address, &options),
+            Op::Connect { socket } => self.submit_connect(token, socket),
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
             Op::Close { socket } => self.submit_close(token, socket),
         }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::AsRawFd,
     os::fd::OwnedFd,
     time::{Duration, Instant},
@@ -23,8 +24,12 @@ pub(super) enum Role {
     Stream,
     /// From `listen`.
     Listener(Box<Listener>),
-    /// Connecting: nobody has the key yet.
+    /// From `open`: it has not tried to connect yet.
+    Opened(Box<SocketAddr>),
+    /// Connecting.
     Connecting(Token),
+    /// Connecting failed: it can only be closed.
+    Failed,
 }
 
 /// What accepting needs.
@@ -144,6 +149,7 @@ impl Socket {
             }
             Role::Listener(listener) => self.readable && listener.accept.is_some() && !listener.resting,
             Role::Connecting(_) => self.writable,
+            Role::Opened(_) | Role::Failed => false,
         }
     }
 

@@ -558,18 +558,19 @@ fn connects_and_says_why_not() {
     let mut bench = Bench::new(small());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let connect = Op::Connect { address, options: SocketOptions::default() };
-    bench.driver.submit(CONNECT, connect);
-    let Outcome::Connected(Ok(socket)) = bench.next().outcome else { panic!() };
+    let socket = bench.driver.open(address, &SocketOptions::default()).unwrap();
+    bench.driver.submit(CONNECT, Op::Connect { socket });
+    assert!(matches!(bench.next().outcome, Outcome::Connected(Ok(()))));
     let (mut peer, _) = listener.accept().unwrap();
     bench.receive(socket);
     peer.write_all(b"hello").unwrap();
     assert_eq!(bench.data(), b"hello");
     drop(listener);
-    bench.driver.submit(CONNECT, Op::Connect { address, options: SocketOptions::default() });
+    let socket = bench.driver.open(address, &SocketOptions::default()).unwrap();
+    bench.driver.submit(CONNECT, Op::Connect { socket });
     assert!(matches!(bench.next().outcome,
         Outcome::Connected(Err(fault)) if fault.kind == FaultKind::Refused));
-    assert_eq!(bench.driver.sockets(), 2);
+    assert_eq!(bench.driver.sockets(), 3);
 }
 
 #[test]

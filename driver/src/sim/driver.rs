@@ -56,8 +56,18 @@ pub struct Sim {
 #[derive(Debug)]
 enum Socket {
     Listener(Listener),
-    Opening { end: SlabKey, token: Token },
+    Opening(Connect),
     Stream(Stream),
+}
+
+/// A socket that is to connect, or has failed to.
+#[derive(Debug)]
+struct Connect {
+    end: SlabKey,
+    /// The connect was submitted, and is in flight while there is a token.
+    tried: bool,
+    token: Option<Token>,
+    close: Option<Token>,
 }
 
 #[derive(Debug)]
@@ -192,20 +202,15 @@ impl Sim {
         }
     }
 
-    fn submit_connect(&mut self, token: Token, address: SocketAddr, options: &SocketOptions) {
-        let opened = self.net.borrow_mut().open(address, options, Owner::Outside);
-        let end = match opened {
-            Ok(end) => end,
-            Err(kind) => return self.complete(token, Outcome::Connected(Err(Fault::of(kind)))),
-        };
-        if let Ok(key) = self.sockets.insert(Socket::Opening { end, token }) {
-            let owner = self.owner(key);
-            let mut net = self.net.borrow_mut();
-            net.set_owner(end, owner);
-            net.attempt_soon(end);
-        } else {
-            self.net.borrow_mut().close(end);
-            self.complete(token, Outcome::Connected(Err(Fault::of(FaultKind::NoDescriptors))));
+    fn submit_connect(&mut self, token: Token, socket: SocketKey) {
+        match self.sockets.get_mut(socket.0) {
+            Some(Socket::Opening(connect)) if !connect.tried && connect.close.is_none() => {
+                connect.tried = true;
+                connect.token = Some(token);
+                let end = connect.end;
+                self.net.borrow_mut().attempt_soon(end);
+            }
+            _ => self.complete(token, Outcome::Connected(Err(INVALID))),
         }
     }
 
@@ -257,6 +262,11 @@ impl Sim {
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
             }
+            Some(Socket::Opening(connect)) if connect.close.is_none() => {
+                connect.close = Some(token);
+                let end = connect.end;
+                self.net.borrow_mut().notify(end);
+            }
             _ => self.complete(token, Outcome::Closed(Err(INVALID))),
         }
     }
@@ -266,7 +276,7 @@ impl Sim {
     fn turn(&mut self, key: SlabKey) {
         match self.sockets.get(key) {
             Some(Socket::Listener(_)) => self.turn_of_listener(key),
-            Some(&Socket::Opening { end, token }) => self.turn_of_opening(key, end, token),
+            Some(Socket::Opening(_)) => self.turn_of_opening(key),
             Some(Socket::Stream(_)) => self.turn_of_stream(key),
             // It left the driver since.
             None => {}
@@ -329,22 +339,28 @@ impl Sim {
         Ok(Accepted { socket: SocketKey(key), peer })
     }
 
-    fn turn_of_opening(&mut self, key: SlabKey, end: SlabKey, token: Token) {
+    fn turn_of_opening(&mut self, key: SlabKey) {
+        let Some(Socket::Opening(connect)) = self.sockets.get_mut(key) else { return };
+        let end = connect.end;
         self.net.borrow_mut().turn_taken(end);
-        let opening = self.net.borrow().end(end).opening;
-        match opening {
-            Opening::Attempts(_) => {}
-            Opening::Done => {
-                *self.sockets.get_mut(key).expect("it has its turn") =
-                    Socket::Stream(Stream::new(end, false));
-                self.complete(token, Outcome::Connected(Ok(SocketKey(key))));
+        if let Some(close) = connect.close {
+            if let Some(token) = connect.token.take() {
+                self.complete(token, Outcome::Connected(Err(CANCELLED)));
             }
-            Opening::Failed(kind) => {
-                self.net.borrow_mut().close(end);
-                self.remove(key);
-                self.complete(token, Outcome::Connected(Err(Fault::of(kind))));
-            }
+            self.net.borrow_mut().close(end);
+            self.remove(key);
+            return self.complete(close, Outcome::Closed(Ok(())));
         }
+        let result = match self.net.borrow().end(end).opening {
+            Opening::Attempts(_) => return,
+            Opening::Done => Ok(()),
+            Opening::Failed(kind) => Err(Fault::of(kind)),
+        };
+        let Some(token) = connect.token.take() else { return };
+        if result.is_ok() {
+            *self.sockets.get_mut(key).expect("it has its turn") = Socket::Stream(Stream::new(end, false));
+        }
+        self.complete(token, Outcome::Connected(result));
     }
 
     fn turn_of_stream(&mut self, key: SlabKey) {
@@ -556,7 +572,7 @@ enum Look {
 fn stream_of(sockets: &mut Slab<Socket>, key: SlabKey) -> Option<&mut Stream> {
     match sockets.get_mut(key)? {
         Socket::Stream(stream) => Some(stream),
-        Socket::Listener(_) | Socket::Opening { .. } => None,
+        Socket::Listener(_) | Socket::Opening(_) => None,
     }
 }
 
@@ -596,10 +612,23 @@ impl Driver for Sim {
         Ok((SocketKey(key), net.listener(listener).address))
     }
 
+    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        let opened = self.net.borrow_mut().open(address, options, Owner::Outside);
+        let end = opened.map_err(Fault::of)?;
+        let connect = Connect { end, tried: false, token: None, close: None };
+        let Ok(key) = self.sockets.insert(Socket::Opening(connect)) else {
+            self.net.borrow_mut().close(end);
+            return Err(Fault::of(FaultKind::NoDescriptors));
+        };
+        let owner = self.owner(key);
+        self.net.borrow_mut().set_owner(end, owner);
+        Ok(SocketKey(key))
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Accept { listener } => self.submit_accept(token, listener),
-            Op::Connect { address, options } => self.submit_connect(token, address, &options),
+            Op::Connect { socket } => self.submit_connect(token, socket),
             Op::Receive { socket } => self.submit_receive(token, socket),
             Op::Send { socket, batch } => self.submit_send(token, socket, batch),
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
@@ -723,7 +752,7 @@ impl Drop for Sim {
         for (_, socket) in self.sockets.iter() {
             match socket {
                 Socket::Listener(state) => net.close_listener(state.listening),
-                Socket::Opening { end, .. } | Socket::Stream(Stream { end, .. }) => net.close(*end),
+                Socket::Opening(Connect { end, .. }) | Socket::Stream(Stream { end, .. }) => net.close(*end),
             }
         }
     }

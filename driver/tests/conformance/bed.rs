@@ -159,7 +159,7 @@ pub(crate) enum Seen {
     Accepted(Accepted),
     AcceptFaulted(FaultKind),
     AcceptEnded(FaultKind),
-    Connected(Result<SocketKey, FaultKind>),
+    Connected(Result<(), FaultKind>),
     Data(usize),
     EndOfStream,
     ReceiveFailed(FaultKind),
@@ -289,8 +289,10 @@ impl<W: World> Bed<W> {
         Ok(Door { key: listener, address, accept })
     }
 
-    pub(crate) fn connect(&mut self, address: SocketAddr) -> u64 {
-        self.submit(Op::Connect { address, options: SocketOptions::default() })
+    /// A socket of the driver that tries to connect, and the token of the connect.
+    pub(crate) fn connect(&mut self, address: SocketAddr) -> (SocketKey, u64) {
+        let socket = self.driver().open(address, &SocketOptions::default()).unwrap();
+        (socket, self.submit(Op::Connect { socket }))
     }
 
     pub(crate) fn receive(&mut self, socket: SocketKey) -> u64 {

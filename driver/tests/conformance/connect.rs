@@ -1,20 +1,40 @@
 //! Connecting.
 
-use anyport_driver::{Driver, DriverConfig, FaultKind, Op, SocketKey, SocketOptions};
+use std::net::SocketAddr;
 
-use crate::bed::{Bed, CLOSED, CONFIG, Client, PeerListener, Seen, V4, V6, World, pattern};
+use anyport_driver::{Driver, DriverConfig, FaultKind, ListenOptions, Op, SocketKey, SocketOptions};
 
-fn connected<W: World>(bed: &mut Bed<W>, token: u64) -> SocketKey {
-    match bed.end(token) {
-        Seen::Connected(Ok(socket)) => socket,
-        other => bed.fail(&format!("not connected: {other:?}")),
+use crate::bed::{Bed, CLOSED, CONFIG, Client, Door, PeerListener, Seen, V4, V6, World, pattern};
+
+const CONNECTED: Seen = Seen::Connected(Ok(()));
+const REFUSED: Seen = Seen::Connected(Err(FaultKind::Refused));
+const GIVEN_UP: Seen = Seen::Connected(Err(FaultKind::Cancelled));
+const INVALID: FaultKind = FaultKind::InvalidSocket;
+
+/// A connected socket of the driver.
+fn connected<W: World>(bed: &mut Bed<W>, address: SocketAddr) -> SocketKey {
+    let (socket, connect) = bed.connect(address);
+    assert_eq!(bed.end(connect), CONNECTED);
+    socket
+}
+
+/// A listener that accepts nobody, as many connects to it as are answered, and one that waits for an answer.
+fn unanswered<W: World>(bed: &mut Bed<W>) -> (SocketKey, u64) {
+    let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
+    let (_, address) = bed.driver().listen(V4, &options).unwrap();
+    for _ in 0..16 {
+        let (socket, connect) = bed.connect(address);
+        bed.settle();
+        if bed.end_of(connect).is_none() {
+            return (socket, connect);
+        }
     }
+    bed.fail("a backlog of one took sixteen")
 }
 
 /// A connection that the driver opened, and its peer.
 fn pair_out<W: World>(bed: &mut Bed<W>, listener: &mut W::PeerListener) -> (SocketKey, Client<W>) {
-    let token = bed.connect(listener.local_address());
-    let socket = connected(bed, token);
+    let socket = connected(bed, listener.local_address());
     let mut peer = None;
     bed.until("the peer's accept", |_| {
         peer = peer.take().or_else(|| listener.accept());
@@ -24,7 +44,7 @@ fn pair_out<W: World>(bed: &mut Bed<W>, listener: &mut W::PeerListener) -> (Sock
 }
 
 /// An address where nobody listens.
-fn closed_address<W: World>(bed: &Bed<W>) -> std::net::SocketAddr {
+fn closed_address<W: World>(bed: &Bed<W>) -> SocketAddr {
     bed.world.listen(V4).local_address()
 }
 
@@ -40,30 +60,109 @@ pub(crate) fn s02_connect_reaches_a_listener_and_both_talk<W: World>(seed: u64) 
 
 pub(crate) fn s02_connect_works_over_v6<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let door = match bed.listen_with(V6, &anyport_driver::ListenOptions::default()) {
+    let door = match bed.listen_with(V6, &ListenOptions::default()) {
         Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => return,
         door => door.unwrap(),
     };
-    let token = bed.connect(door.address);
-    connected(&mut bed, token);
+    connected(&mut bed, door.address);
     bed.until("the accept", |bed| bed.accepted(door.accept).len() == 1);
 }
 
-pub(crate) fn s02_connect_to_nobody_is_refused_and_holds_nothing<W: World>(seed: u64) {
+pub(crate) fn s02_connect_to_nobody_is_refused_and_the_socket_can_only_be_closed<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let address = closed_address(&bed);
     for _ in 0..10 {
-        let token = bed.connect(address);
-        assert_eq!(bed.end(token), Seen::Connected(Err(FaultKind::Refused)));
+        let (socket, connect) = bed.connect(address);
+        assert_eq!(bed.end(connect), REFUSED);
+        let receive = bed.receive(socket);
+        assert_eq!(bed.end(receive), Seen::ReceiveFailed(INVALID));
+        let again = bed.submit(Op::Connect { socket });
+        assert_eq!(bed.end(again), Seen::Connected(Err(INVALID)));
+        let close = bed.close(socket);
+        assert_eq!(bed.end(close), CLOSED);
     }
     assert_eq!(bed.driver().sockets(), 0);
+}
+
+pub(crate) fn s11_a_socket_that_is_not_connected_refuses_to_move_bytes<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let door = bed.door();
+    let socket = bed.driver().open(door.address, &SocketOptions::default()).unwrap();
+    let (receive, send, shutdown) = (bed.receive(socket), bed.send(socket, b"no"), bed.shutdown(socket));
+    assert_eq!(bed.end(receive), Seen::ReceiveFailed(INVALID));
+    assert_eq!(bed.end(send), Seen::Sent { of: 2, sent: 0, result: Err(INVALID) });
+    assert_eq!(bed.end(shutdown), Seen::ShutDown(Err(INVALID)));
+    let accept = bed.submit(Op::Accept { listener: socket });
+    assert_eq!(bed.end(accept), Seen::AcceptEnded(INVALID));
+    // It is as it was.
+    let connect = bed.submit(Op::Connect { socket });
+    assert_eq!(bed.end(connect), CONNECTED);
+    bed.until("the accept", |bed| bed.accepted(door.accept).len() == 1);
+    let receive = bed.receive(socket);
+    let far = bed.accepted(door.accept)[0].socket;
+    bed.send(far, b"yes");
+    bed.until("the bytes", |bed| bed.received(receive) == b"yes");
+}
+
+pub(crate) fn s11_only_a_fresh_socket_connects_and_only_once<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let (accepted, _client) = bed.pair();
+    let door = bed.door();
+    let socket = connected(&mut bed, door.address);
+    for key in [socket, accepted, door.key] {
+        let connect = bed.submit(Op::Connect { socket: key });
+        assert_eq!(bed.end(connect), Seen::Connected(Err(INVALID)));
+    }
+    let (pending, first) = unanswered(&mut bed);
+    let second = bed.submit(Op::Connect { socket: pending });
+    assert_eq!(bed.end(second), Seen::Connected(Err(INVALID)));
+    assert_eq!(bed.end_of(first), None, "the first goes on");
+}
+
+pub(crate) fn s10_a_socket_that_never_connected_closes<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let Door { address, .. } = bed.door();
+    for _ in 0..100 {
+        let socket = bed.driver().open(address, &SocketOptions::default()).unwrap();
+        let close = bed.close(socket);
+        assert_eq!(bed.end(close), CLOSED);
+        let connect = bed.submit(Op::Connect { socket });
+        assert_eq!(bed.end(connect), Seen::Connected(Err(INVALID)));
+    }
+    assert_eq!(bed.driver().sockets(), 1);
+}
+
+pub(crate) fn s10_close_gives_up_a_connect_that_nobody_answers<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let (socket, connect) = unanswered(&mut bed);
+    let held = bed.driver().sockets();
+    let close = bed.close(socket);
+    assert_eq!((bed.end(close), bed.end(connect)), (CLOSED, GIVEN_UP));
+    assert!(bed.place_of_end(connect) < bed.place_of_end(close), "closed comes last");
+    assert_eq!(bed.driver().sockets(), held - 1);
+}
+
+pub(crate) fn s10_close_joins_a_connect_at_any_moment<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let address = bed.door().address;
+    let closed = closed_address(&bed);
+    for round in 0..60 {
+        let (socket, connect) = bed.connect(if round % 3 == 2 { closed } else { address });
+        for _ in 0..round % 4 {
+            bed.step();
+        }
+        let close = bed.close(socket);
+        assert_eq!(bed.end(close), CLOSED);
+        let end = bed.end(connect);
+        assert!([CONNECTED, REFUSED, GIVEN_UP].contains(&end), "{end:?}");
+        assert!(bed.place_of_end(connect) < bed.place_of_end(close), "closed comes last");
+    }
 }
 
 pub(crate) fn s02_connect_reaches_a_listener_of_the_same_driver<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let door = bed.door();
-    let token = bed.connect(door.address);
-    let near = connected(&mut bed, token);
+    let near = connected(&mut bed, door.address);
     bed.until("the accept", |bed| bed.accepted(door.accept).len() == 1);
     let far = bed.accepted(door.accept)[0].socket;
     assert_ne!(near, far);
@@ -82,12 +181,12 @@ pub(crate) fn s02_connect_reaches_a_listener_of_another_driver<W: World>(seed: u
     let mut bed = Bed::<W>::new(seed);
     let mut other = Bed::<W>::on(bed.world.clone(), seed, CONFIG);
     let door = other.door();
-    let token = bed.connect(door.address);
+    let (near, token) = bed.connect(door.address);
     bed.until("both ends", |bed| {
         other.step();
         bed.end_of(token).is_some() && other.accepted(door.accept).len() == 1
     });
-    let near = connected(&mut bed, token);
+    assert_eq!(bed.end(token), CONNECTED);
     let receive = other.receive(other.accepted(door.accept)[0].socket);
     bed.send(near, b"across");
     bed.until("the bytes", |_| {
@@ -101,21 +200,21 @@ pub(crate) fn s02_many_connect_at_once<W: World>(seed: u64) {
     let mut listener = bed.world.listen(V4);
     let address = listener.local_address();
     let closed = closed_address(&bed);
-    let tokens: Vec<_> = (0..100).map(|at| bed.connect(if at % 5 == 4 { closed } else { address })).collect();
+    let tokens: Vec<_> =
+        (0..100).map(|at| bed.connect(if at % 5 == 4 { closed } else { address }).1).collect();
     let mut peers = Vec::new();
     bed.until("the end of every connect", |bed| {
         peers.extend(listener.accept());
         tokens.iter().all(|token| bed.end_of(*token).is_some())
     });
     for (at, token) in tokens.iter().enumerate() {
-        let refused = bed.end(*token) == Seen::Connected(Err(FaultKind::Refused));
-        assert_eq!(refused, at % 5 == 4);
+        assert_eq!(bed.end(*token), if at % 5 == 4 { REFUSED } else { CONNECTED });
     }
     bed.until("every peer", |_| {
         peers.extend(listener.accept());
         peers.len() == 80
     });
-    assert_eq!(bed.driver().sockets(), 80);
+    assert_eq!(bed.driver().sockets(), 100);
 }
 
 pub(crate) fn s02_connect_at_the_cap_is_a_shortage_that_passes<W: World>(seed: u64) {
@@ -123,8 +222,8 @@ pub(crate) fn s02_connect_at_the_cap_is_a_shortage_that_passes<W: World>(seed: u
     let mut listener = bed.world.listen(V4);
     let (first, _client) = pair_out(&mut bed, &mut listener);
     let _second = pair_out(&mut bed, &mut listener);
-    let token = bed.connect(listener.local_address());
-    assert_eq!(bed.end(token), Seen::Connected(Err(FaultKind::NoDescriptors)));
+    let refused = bed.driver().open(listener.local_address(), &SocketOptions::default());
+    assert_eq!(refused.unwrap_err().kind, FaultKind::NoDescriptors);
     let close = bed.close(first);
     assert_eq!(bed.end(close), CLOSED);
     pair_out(&mut bed, &mut listener);
@@ -139,8 +238,9 @@ pub(crate) fn s02_connect_takes_options<W: World>(seed: u64) {
         receive_buffer_bytes: Some(8 << 10),
         send_buffer_bytes: Some(8 << 10),
     };
-    let token = bed.submit(Op::Connect { address: listener.local_address(), options });
-    let socket = connected(&mut bed, token);
+    let socket = bed.driver().open(listener.local_address(), &options).unwrap();
+    let connect = bed.submit(Op::Connect { socket });
+    assert_eq!(bed.end(connect), CONNECTED);
     let mut peer = None;
     bed.until("the peer's accept", |_| {
         peer = peer.take().or_else(|| listener.accept());

@@ -101,7 +101,7 @@ pub(crate) fn s01_a_child_process_inherits_nothing<W: World>(seed: u64) {
         let mut bed = Bed::<W>::new(seed);
         let outside = bed.world.listen(crate::bed::V4);
         let pairs = bed.pairs(5);
-        let connect = bed.connect(crate::bed::PeerListener::local_address(&outside));
+        let (_, connect) = bed.connect(crate::bed::PeerListener::local_address(&outside));
         bed.end(connect);
         for (socket, _) in &pairs {
             bed.receive(*socket);

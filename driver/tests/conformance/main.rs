@@ -77,7 +77,12 @@ macro_rules! suite {
                 connect: [
                     s02_connect_reaches_a_listener_and_both_talk,
                     s02_connect_works_over_v6,
-                    s02_connect_to_nobody_is_refused_and_holds_nothing,
+                    s02_connect_to_nobody_is_refused_and_the_socket_can_only_be_closed,
+                    s11_a_socket_that_is_not_connected_refuses_to_move_bytes,
+                    s11_only_a_fresh_socket_connects_and_only_once,
+                    s10_a_socket_that_never_connected_closes,
+                    s10_close_gives_up_a_connect_that_nobody_answers,
+                    s10_close_joins_a_connect_at_any_moment,
                     s02_connect_reaches_a_listener_of_the_same_driver,
                     s02_connect_reaches_a_listener_of_another_driver,
                     s02_many_connect_at_once,

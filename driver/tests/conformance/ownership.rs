@@ -30,7 +30,7 @@ pub(crate) fn s01_dropping_with_everything_in_flight<W: World>(seed: u64) {
                 4 => bed.cancel(*socket, anyport_driver::OpKind::Receive),
                 _ => {
                     let address = crate::bed::PeerListener::local_address(&outside);
-                    bed.submit(Op::Connect { address, options: SocketOptions::default() });
+                    bed.connect(address);
                 }
             }
         }
@@ -82,13 +82,19 @@ pub(crate) fn s01_operations_in_any_order_are_safe<W: World>(seed: u64) {
     let mut bed = Bed::<W>::with(seed, TWO_BUFFERS);
     let mut chance = crate::bed::Chance::new(seed);
     let pairs = bed.pairs(12);
-    let (sockets, mut clients): (Vec<_>, Vec<_>) =
+    let (mut sockets, mut clients): (Vec<_>, Vec<_>) =
         pairs.into_iter().map(|(socket, client)| (socket, Some(client))).unzip();
+    let outside = bed.world.listen(V4);
+    for _ in 0..4 {
+        let address = crate::bed::PeerListener::local_address(&outside);
+        sockets.push(bed.driver().open(address, &SocketOptions::default()).unwrap());
+        clients.push(None);
+    }
     let mut closes = Vec::new();
     for _ in 0..1_500 {
         let at = chance.of(0..sockets.len());
         let socket = sockets[at];
-        match chance.of(0..14) {
+        match chance.of(0..15) {
             0..=2 => drop(bed.receive(socket)),
             3 | 4 => drop(bed.send(socket, &pattern(seed, 60_000))),
             5 => bed.cancel(socket, anyport_driver::OpKind::Receive),
@@ -101,7 +107,8 @@ pub(crate) fn s01_operations_in_any_order_are_safe<W: World>(seed: u64) {
                     client.feed(&[3; 2_000]);
                 }
             }
-            12 => clients.iter_mut().flatten().for_each(crate::bed::Client::pump),
+            12 => drop(bed.submit(Op::Connect { socket })),
+            13 => clients.iter_mut().flatten().for_each(crate::bed::Client::pump),
             _ => bed.step(),
         }
     }
