@@ -1,5 +1,10 @@
 //! Allocations on the path of a message: none at steady state, and never more than a limit allows.
 
+#![cfg_attr(
+    windows,
+    allow(clippy::missing_const_for_thread_local, reason = "it is const; clippy does not see it on Windows")
+)]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

@@ -1,7 +1,7 @@
 //! Accepting and connecting: how sockets come into the driver.
 //!
-//! Several AcceptEx are posted ahead for each listener, each with a socket that becomes the connection. The socket
-//! is complete only after SO_UPDATE_ACCEPT_CONTEXT. Whatever step fails, that socket is closed and another accept is
+//! Several `AcceptEx` are posted ahead for each listener, each with a socket that becomes the connection. The socket
+//! is complete only after `SO_UPDATE_ACCEPT_CONTEXT`. Whatever step fails, that socket is closed and another accept is
 //! posted, so that a listener never has fewer than it wants but for a shortage (bug class R12).
 
 use std::{
@@ -27,12 +27,12 @@ use crate::{
     types::{Accepted, Outcome, SocketKey, Token},
 };
 
-/// Where AcceptEx writes the local and the remote address, in a form of its own.
+/// Where `AcceptEx` writes the local and the remote address, in a form of its own.
 #[repr(C, align(8))]
 pub(super) struct Addresses([u8; 2 * Self::EACH as usize]);
 
 impl Addresses {
-    /// Room for one: AcceptEx wants 16 bytes more than the address.
+    /// Room for one: `AcceptEx` wants 16 bytes more than the address.
     pub(super) const EACH: u32 = size_of::<SOCKADDR_STORAGE>() as u32 + 16;
 
     pub(super) fn none() -> Self {
@@ -220,28 +220,29 @@ impl Iocp {
     }
 
     pub(super) fn submit_connect(&mut self, token: Token, SocketKey(key): SocketKey) {
-        let socket = self.sockets.get_mut(key).filter(|socket| socket.closing.is_none());
-        let result = match socket {
-            Some(socket) if let Role::Opened(address) = &socket.role => {
-                let address = **address;
-                let (slot, overlapped) = self.slots.take(Operation::Connect(key));
-                // SAFETY: the slot is released by the packet; the socket is kept until then.
-                match unsafe { self.extensions.connect(socket.handle(), address, overlapped) } {
-                    // Packets are skipped only once it is connected: one comes in either case.
-                    Started::Pending | Started::Done(_) => {
-                        socket.role = Role::Connecting(token);
-                        return;
-                    }
-                    Started::Failed(fault) => {
-                        self.slots.abandon(slot);
-                        socket.role = Role::Failed;
-                        Err(fault)
-                    }
-                }
+        if let Err(fault) = self.start_connecting(token, key) {
+            self.finished.push(token, Outcome::Connected(Err(fault)));
+        }
+    }
+
+    fn start_connecting(&mut self, token: Token, key: SlabKey) -> Result<(), Fault> {
+        let socket = self.sockets.get_mut(key).filter(|socket| socket.closing.is_none()).ok_or(INVALID)?;
+        let Role::Opened(address) = &socket.role else { return Err(INVALID) };
+        let address = **address;
+        let (slot, overlapped) = self.slots.take(Operation::Connect(key));
+        // SAFETY: the slot is released by the packet; the socket is kept until then.
+        match unsafe { self.extensions.connect(socket.handle(), address, overlapped) } {
+            // Packets are skipped only once it is connected: one comes in either case.
+            Started::Pending | Started::Done(_) => {
+                socket.role = Role::Connecting(token);
+                Ok(())
             }
-            _ => Err(INVALID),
-        };
-        self.finished.push(token, Outcome::Connected(result));
+            Started::Failed(fault) => {
+                self.slots.abandon(slot);
+                socket.role = Role::Failed;
+                Err(fault)
+            }
+        }
     }
 
     /// A connect's packet.

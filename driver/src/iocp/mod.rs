@@ -104,7 +104,7 @@ impl Iocp {
     /// A driver without sockets.
     ///
     /// # Errors
-    /// If the system gives no port or no socket, the provider of TCP has no AcceptEx and ConnectEx, or a size of
+    /// If the system gives no port or no socket, the provider of TCP has no `AcceptEx` and `ConnectEx`, or a size of
     /// `config` cannot be used: no receive buffer at all, or one of 4 GiB and more.
     pub fn new(config: DriverConfig) -> io::Result<Self> {
         let buffer_bytes = config.receive_buffer_bytes;

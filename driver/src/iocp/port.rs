@@ -1,4 +1,4 @@
-//! The completion port: CreateIoCompletionPort, GetQueuedCompletionStatusEx, PostQueuedCompletionStatus.
+//! The completion port: `CreateIoCompletionPort`, `GetQueuedCompletionStatusEx`, `PostQueuedCompletionStatus`.
 //!
 //! One port a shard, and one thread that takes from it. The concurrency value is 1 for that reason; it would say
 //! how many threads may run at once, and there is no second.

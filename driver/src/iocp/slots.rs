@@ -16,7 +16,7 @@ use super::accept::Addresses;
 /// Slots made at once.
 const PAGE: usize = 64;
 
-/// What the old engines called OverlappedEx.
+/// What the old engines called `OverlappedEx`.
 #[repr(C)]
 struct Slot {
     /// The kernel's while the operation is in flight.
@@ -31,7 +31,7 @@ const _: () = assert!(size_of::<OVERLAPPED>() == 32 || cfg!(target_pointer_width
 
 /// What is in flight, with what the kernel may touch.
 pub(super) enum Operation {
-    /// A zero-byte receive: it waits for data and holds no buffer (PRE_RECV of the old engines).
+    /// A zero-byte receive: it waits for data and holds no buffer (`PRE_RECV` of the old engines).
     PreReceive(SlabKey),
     /// A gathered send.
     Send(SlabKey, Box<SendBatch>),
@@ -88,7 +88,7 @@ impl Slots {
         (slot, overlapped)
     }
 
-    /// Where the slot's OVERLAPPED is: for CancelIoEx.
+    /// Where the slot's OVERLAPPED is: for `CancelIoEx`.
     pub(super) fn overlapped(&self, slot: u32) -> *mut OVERLAPPED {
         self.pages[slot as usize / PAGE][slot as usize % PAGE].overlapped.get()
     }
@@ -117,7 +117,7 @@ impl Slots {
         // SAFETY: the packet ends the operation: the kernel has let go of the slot.
         let status = unsafe { (*overlapped).Internal };
         let operation = self.release(slot);
-        Ended { operation, status: status as i32, bytes: packet.dwNumberOfBytesTransferred }
+        Ended { operation, status: (status as u32).cast_signed(), bytes: packet.dwNumberOfBytesTransferred }
     }
 
     fn release(&mut self, slot: u32) -> Operation {

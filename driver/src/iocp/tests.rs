@@ -170,9 +170,9 @@ fn echoes_with_a_packet_for_every_operation_too() {
         }
         bench.send(socket, &received);
         assert!(matches!(bench.next(), Outcome::Sent(_, Ok(()))));
-        let mut pong = vec![0; ping.len()];
-        client.read_exact(&mut pong).unwrap();
-        assert_eq!(pong, ping);
+        let mut echo = vec![0; ping.len()];
+        client.read_exact(&mut echo).unwrap();
+        assert_eq!(echo, ping);
     }
     // 16 MiB: more than any buffer of the system, so that sends wait and go on.
     let large: Vec<u8> = (0..4_u32 << 20).flat_map(u32::to_le_bytes).collect();

@@ -85,9 +85,8 @@ fn backlog(wanted: u32) -> i32 {
 fn set_flag(socket: &Socket, option: i32) -> io::Result<()> {
     let yes = 1_i32;
     // SAFETY: the handle is borrowed and open, and the value is as long as is said.
-    let failed = unsafe {
-        setsockopt(raw(socket), SOL_SOCKET, option, (&raw const yes).cast(), size_of::<i32>() as i32)
-    };
+    let failed =
+        unsafe { setsockopt(raw(socket), SOL_SOCKET, option, (&raw const yes).cast(), len_of::<i32>()) };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -96,12 +95,17 @@ fn set_flag(socket: &Socket, option: i32) -> io::Result<()> {
 pub(super) fn is_real_handle(socket: &Socket) -> bool {
     // SAFETY: the structure is integers, for which zeros are valid.
     let mut info: WSAPROTOCOL_INFOW = unsafe { std::mem::zeroed() };
-    let mut len = size_of::<WSAPROTOCOL_INFOW>() as i32;
+    let mut len = len_of::<WSAPROTOCOL_INFOW>();
     // SAFETY: the handle is borrowed and open, and the buffer is as long as is said.
     let failed = unsafe {
         getsockopt(raw(socket), SOL_SOCKET, SO_PROTOCOL_INFOW, (&raw mut info).cast(), &raw mut len)
     };
     failed == 0 && info.dwServiceFlags1 & XP1_IFS_HANDLES != 0
+}
+
+/// A length as Winsock wants it.
+fn len_of<T>() -> i32 {
+    (size_of::<T>() as u32).cast_signed()
 }
 
 fn raw(socket: &Socket) -> SOCKET {
@@ -180,7 +184,7 @@ pub(super) fn cancel(socket: &Socket, overlapped: *const OVERLAPPED) {
     unsafe { CancelIoEx(raw(socket) as _, overlapped) };
 }
 
-/// The calls of `mswsock` that a provider is asked for: the old engines' AcceptEx and ConnectEx.
+/// The calls of `mswsock` that a provider is asked for: the old engines' `AcceptEx` and `ConnectEx`.
 pub(super) struct Extensions {
     accept: LPFN_ACCEPTEX,
     connect: LPFN_CONNECTEX,
@@ -321,7 +325,7 @@ pub(super) fn update_accept_context(socket: &Socket, listener: &Socket) -> io::R
             SOL_SOCKET,
             SO_UPDATE_ACCEPT_CONTEXT,
             (&raw const listener).cast(),
-            size_of::<SOCKET>() as i32,
+            len_of::<SOCKET>(),
         )
     };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
