@@ -51,6 +51,8 @@ pub fn examine() -> Report {
     findings.push(open_files());
     #[cfg(target_os = "linux")]
     findings.extend(kernel_settings());
+    #[cfg(windows)]
+    findings.extend(windows());
     Report { driver, reason, findings }
 }
 
@@ -90,6 +92,45 @@ fn io_uring() -> Vec<Finding> {
             verdict: Verdict::Could,
             advice: probe::explain_refusal(&error),
         }],
+    }
+}
+
+/// What Windows has instead of limits and settings. Ports of outgoing connections are left out: Windows tells them
+/// to `netsh` only.
+#[cfg(windows)]
+fn windows() -> Vec<Finding> {
+    let wine = machine::wine().map(|version| Finding {
+        name: "wine",
+        value: format!("this Windows is Wine {version}"),
+        verdict: Verdict::Could,
+        advice: "good for trying and testing; serve from Windows itself, or from the program built for this system"
+            .to_owned(),
+    });
+    let tick = machine::timer_tick().map(|tick| {
+        let late = tick.as_secs_f64() * 1e3;
+        good(
+            "timers",
+            format!("end up to {late:.1} ms late: Windows looks at them at each tick of its clock"),
+        )
+    });
+    let sockets = good("open sockets", "no limit but memory");
+    wine.into_iter().chain([completion_port(), sockets]).chain(tick).collect()
+}
+
+#[cfg(windows)]
+fn completion_port() -> Finding {
+    let name = "completion port";
+    match anyport_driver::iocp::Iocp::new(DriverConfig::default()) {
+        Ok(_) => good(name, "works, with AcceptEx and ConnectEx"),
+        Err(error) => Finding {
+            name,
+            value: format!("cannot be had: {error}"),
+            verdict: Verdict::Bad,
+            advice:
+                "`netsh winsock reset` and a restart repair what other programs have put between sockets and \
+                     the system"
+                    .to_owned(),
+        },
     }
 }
 

@@ -32,13 +32,26 @@ use crate::{
 /// How accepted connections are spread over the shards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Spread {
-    /// Every shard listens on the port itself (`SO_REUSEPORT`), and the system chooses one by a hash of the
-    /// connection's addresses. Nothing crosses shards. The default where the system offers it.
+    /// [`ReusePort`](Self::ReusePort) where the driver can, else [`HandOver`](Self::HandOver).
     #[default]
+    Auto,
+    /// Every shard listens on the port itself (`SO_REUSEPORT`), and the system chooses one by a hash of the
+    /// connection's addresses. Nothing crosses shards. Windows has no such thing.
     ReusePort,
     /// The first shard accepts and hands connections to all in turn: exactly even, at the cost of a hop for
     /// each connection.
     HandOver,
+}
+
+impl Spread {
+    /// What is done with this driver: never `Auto`.
+    fn with(self, driver: DriverKind) -> Result<Self> {
+        match (self, driver.shares_ports()) {
+            (Self::HandOver, _) | (Self::Auto, false) => Ok(Self::HandOver),
+            (Self::Auto | Self::ReusePort, true) => Ok(Self::ReusePort),
+            (Self::ReusePort, false) => Err(Error::Spread { driver }),
+        }
+    }
 }
 
 /// An engine being set up. Services are added, then [`run`](Self::run) or [`start`](Self::start) brings it to
@@ -118,7 +131,7 @@ impl Engine {
         self
     }
 
-    /// How connections are spread over the shards. Set it before services are added.
+    /// How connections are spread over the shards.
     pub fn spread(mut self, spread: Spread) -> Self {
         self.spread = spread;
         self
@@ -207,7 +220,6 @@ impl Engine {
             role,
             service: self.services.len() as u8,
             shards: self.shards,
-            spread: self.spread,
             stop: self.stop.clone(),
             mails: mails.clone(),
             mailboxes: mailboxes.into_iter().map(|mailbox| Mutex::new(Some(mailbox))).collect(),
@@ -223,7 +235,8 @@ impl Engine {
         self.stop.clone()
     }
 
-    /// Runs until a termination signal (the first drains, a second aborts), a [`Stop`], or a failure.
+    /// Runs until the process is [asked to end](crate::on_termination) (the first request drains, a second
+    /// aborts), a [`Stop`], or a failure.
     ///
     /// # Errors
     /// As for [`start`](Self::start); or if a shard fails while running.
@@ -236,8 +249,8 @@ impl Engine {
     /// Starts the shards. When this returns, every server is listening.
     ///
     /// # Errors
-    /// If there is no service, the driver cannot be had, an address cannot be listened on, or a thread cannot
-    /// be started. Nothing is left running then.
+    /// If there is no service, the driver cannot be had or cannot spread connections as asked, an address cannot
+    /// be listened on, or a thread cannot be started. Nothing is left running then.
     pub fn start(self) -> Result<Running> {
         if self.services.is_empty() {
             return Err(Error::NoServices);
@@ -245,13 +258,15 @@ impl Engine {
         let open_files = machine::raise_open_files();
         let chosen = probe::choose(self.choice, self.config).map_err(Error::Driver)?;
         log::info!("driver {}: {}", chosen.kind, chosen.reason);
+        let spread = self.spread.with(chosen.kind)?;
         log::debug!("open files: {open_files:?}");
         let processors = machine::processors();
         let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
-        let hands_over = self.spread == Spread::HandOver && self.shards > 1;
+        let hands_over = spread == Spread::HandOver && self.shards > 1;
         let possible = probe::connections_possible(chosen.kind, self.config, self.shards, hands_over);
         let mut running = Running {
             chosen,
+            spread,
             possible,
             stop: self.stop,
             threads: Vec::new(),
@@ -265,6 +280,7 @@ impl Engine {
                 shard,
                 kind: running.chosen.kind,
                 config: self.config,
+                hands_over,
                 pin,
                 templates: templates.clone(),
                 addresses: running.addresses.clone(),
@@ -293,6 +309,7 @@ struct ShardPlan {
     shard: usize,
     kind: DriverKind,
     config: DriverConfig,
+    hands_over: bool,
     pin: Option<usize>,
     templates: Vec<Arc<dyn Template>>,
     /// Addresses that the shards before this one have bound.
@@ -341,6 +358,11 @@ impl ShardPlan {
                 let driver = anyport_driver::readiness::Readiness::new(self.config);
                 self.drive(driver, tell, |template, birth| template.on_readiness(birth))
             }
+            #[cfg(windows)]
+            DriverKind::Iocp => {
+                let driver = anyport_driver::iocp::Iocp::new(self.config);
+                self.drive(driver, tell, |template, birth| template.on_iocp(birth))
+            }
             kind => unreachable!("no service runs on {kind} in a thread"),
         }
     }
@@ -349,7 +371,7 @@ impl ShardPlan {
         self,
         driver: std::io::Result<D>,
         tell: &Sender<Started>,
-        build: impl Fn(&dyn Template, &ShardBirth) -> Box<dyn ServiceOnShard<D>>,
+        build: impl Fn(&dyn Template, &ShardBirth) -> OnShard<D>,
     ) -> Result<()> {
         let driver = match driver {
             Ok(driver) => driver,
@@ -360,8 +382,13 @@ impl ShardPlan {
         };
         let mut services = Vec::new();
         for (template, address) in self.templates.iter().zip(&self.addresses) {
-            let birth =
-                ShardBirth { shard: self.shard, bound: *address, now: driver.now(), waker: driver.waker() };
+            let birth = ShardBirth {
+                shard: self.shard,
+                hands_over: self.hands_over,
+                bound: *address,
+                now: driver.now(),
+                waker: driver.waker(),
+            };
             services.push(build(&**template, &birth));
         }
         let mut shard = ShardLoop::new(driver, services, self.stop.clone());
@@ -397,21 +424,24 @@ impl Drop for AbortOnPanic {
 /// What a shard tells a template.
 struct ShardBirth {
     shard: usize,
+    /// The first shard accepts for all.
+    hands_over: bool,
     bound: Option<SocketAddr>,
     now: Instant,
     waker: anyport_driver::Waker,
 }
 
+type OnShard<D> = Box<dyn ServiceOnShard<D>>;
+
 /// A service before it is on any shard. One method for each driver, because the choice is made at run time and
 /// everything below it is concrete.
 trait Template: Send + Sync {
     #[cfg(target_os = "linux")]
-    fn on_io_uring(&self, birth: &ShardBirth) -> Box<dyn ServiceOnShard<anyport_driver::io_uring::IoUring>>;
+    fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring>;
     #[cfg(unix)]
-    fn on_readiness(
-        &self,
-        birth: &ShardBirth,
-    ) -> Box<dyn ServiceOnShard<anyport_driver::readiness::Readiness>>;
+    fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness>;
+    #[cfg(windows)]
+    fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp>;
 }
 
 struct ServiceTemplate<H: Handler, F> {
@@ -421,7 +451,6 @@ struct ServiceTemplate<H: Handler, F> {
     role: Role,
     service: u8,
     shards: usize,
-    spread: Spread,
     stop: Stop,
     mails: Vec<Mail<H>>,
     mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
@@ -435,7 +464,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
         let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mailbox = mailbox.expect("a shard is built once");
         let _ = mailbox.waker.set(birth.waker.clone());
-        let hands_over = self.spread == Spread::HandOver && self.shards > 1;
+        let hands_over = birth.hands_over;
         let mut role = self.role;
         match &mut role {
             Role::Server { address, listen } => {
@@ -472,15 +501,17 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
 
 impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H, F> {
     #[cfg(target_os = "linux")]
-    fn on_io_uring(&self, birth: &ShardBirth) -> Box<dyn ServiceOnShard<anyport_driver::io_uring::IoUring>> {
+    fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring> {
         Box::new(self.build(birth))
     }
 
     #[cfg(unix)]
-    fn on_readiness(
-        &self,
-        birth: &ShardBirth,
-    ) -> Box<dyn ServiceOnShard<anyport_driver::readiness::Readiness>> {
+    fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness> {
+        Box::new(self.build(birth))
+    }
+
+    #[cfg(windows)]
+    fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp> {
         Box::new(self.build(birth))
     }
 }
@@ -489,6 +520,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H
 #[derive(Debug)]
 pub struct Running {
     chosen: Chosen,
+    spread: Spread,
     possible: u64,
     stop: Stop,
     threads: Vec<ShardThread>,
@@ -501,6 +533,11 @@ impl Running {
     /// The driver that was taken, and why.
     pub fn driver(&self) -> (DriverKind, &str) {
         (self.chosen.kind, &self.chosen.reason)
+    }
+
+    /// How connections are spread over the shards: what [`Spread::Auto`] came to, or what was asked for.
+    pub fn spread(&self) -> Spread {
+        self.spread
     }
 
     /// About how many sessions the system's limits allow, whatever `sessions_max` says: with most drivers the
@@ -592,6 +629,31 @@ impl Drop for Running {
             if let Err(error) = self.join_threads() {
                 log::error!("{error}");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_spread_as_the_driver_can() {
+        for driver in [DriverKind::IoUring, DriverKind::Readiness] {
+            for (asked, done) in [
+                (Spread::Auto, Spread::ReusePort),
+                (Spread::ReusePort, Spread::ReusePort),
+                (Spread::HandOver, Spread::HandOver),
+            ] {
+                assert_eq!(asked.with(driver).unwrap(), done, "{asked:?} with {driver}");
+            }
+        }
+        for asked in [Spread::Auto, Spread::HandOver] {
+            assert_eq!(asked.with(DriverKind::Iocp).unwrap(), Spread::HandOver, "{asked:?}");
+        }
+        let text = Spread::ReusePort.with(DriverKind::Iocp).unwrap_err().to_string();
+        for part in ["driver iocp", "Spread::ReusePort", "Spread::Auto"] {
+            assert!(text.contains(part), "`{part}` is missing: {text}");
         }
     }
 }

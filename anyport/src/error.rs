@@ -3,6 +3,7 @@
 use std::{fmt, io, net::SocketAddr};
 
 use anyport_core::limits::InvalidLimit;
+use anyport_driver::DriverKind;
 
 /// `Result` of setting up and running an engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -40,6 +41,11 @@ pub enum Error {
     },
     /// The driver cannot be had.
     Driver(io::Error),
+    /// The driver cannot spread connections by [`Spread::ReusePort`](crate::Spread::ReusePort).
+    Spread {
+        /// Which.
+        driver: DriverKind,
+    },
     /// A shard's thread could not be started, or its driver failed while running.
     Shard {
         /// Which.
@@ -75,21 +81,39 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: {}", explain_listen(*address, source))
             }
             Self::Driver(source) if is_short_of_files(source) => {
-                write!(
-                    f,
-                    "cannot open what a shard needs: {source}: raise the limit on open files (ulimit -n)"
-                )
+                write!(f, "cannot open what a shard needs: {source}: {MORE_FILES}")
             }
             Self::Driver(source) => source.fmt(f),
+            Self::Spread { driver } => write!(
+                f,
+                "Spread::ReusePort needs listeners that share a port, which driver {driver} cannot have: choose \
+                 Spread::Auto or Spread::HandOver"
+            ),
             Self::Shard { shard, source } => write!(f, "shard {shard} failed: {source}"),
             Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
         }
     }
 }
 
-/// `EMFILE` and `ENFILE` have these numbers on every Unix; Windows says `WSAEMFILE`.
+/// Which codes say that no more files or sockets can be opened: `EMFILE` and `ENFILE` have these numbers on every
+/// Unix, and `WSAEMFILE` and `WSAENOBUFS` are what Windows says.
+const SHORT_OF_FILES: [i32; 2] = if cfg!(windows) { [10_024, 10_055] } else { [23, 24] };
+
+const MORE_FILES: &str = if cfg!(windows) {
+    "Windows has no memory for more sockets; close programs that hold many"
+} else {
+    "raise the limit on open files (ulimit -n)"
+};
+
+const FORBIDDEN_PORT: &str = if cfg!(windows) {
+    "another program has the port for itself, or Windows keeps it (`netsh interface ipv4 show excludedportrange \
+     protocol=tcp` lists those); choose another port"
+} else {
+    "the system forbids it"
+};
+
 fn is_short_of_files(source: &io::Error) -> bool {
-    matches!(source.raw_os_error(), Some(23 | 24 | 10_024))
+    source.raw_os_error().is_some_and(|code| SHORT_OF_FILES.contains(&code))
 }
 
 fn explain_listen(address: SocketAddr, source: &io::Error) -> String {
@@ -98,11 +122,11 @@ fn explain_listen(address: SocketAddr, source: &io::Error) -> String {
         io::ErrorKind::AddrNotAvailable => {
             "it is not an address of this machine; 0.0.0.0 listens on all of them"
         }
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+        io::ErrorKind::PermissionDenied if cfg!(unix) && address.port() < 1024 => {
             "ports below 1024 need privilege; choose one from 1024 up, or grant CAP_NET_BIND_SERVICE"
         }
-        io::ErrorKind::PermissionDenied => "the system forbids it",
-        _ if is_short_of_files(source) => "raise the limit on open files (ulimit -n)",
+        io::ErrorKind::PermissionDenied => FORBIDDEN_PORT,
+        _ if is_short_of_files(source) => MORE_FILES,
         _ => "see `anyport doctor`",
     };
     format!("{source}: {advice}")

@@ -1,8 +1,8 @@
 //! A session server engine on completion I/O.
 //!
 //! You write a [`Handler`]: what happens when a session opens, when a frame arrives, when it closes. The engine
-//! does everything between the kernel and that: io_uring where it is allowed, epoll or kqueue elsewhere, one
-//! shard a processor, framing, send queues that gather, limits, backpressure, drain, counters.
+//! does everything between the kernel and that: io_uring where it is allowed, epoll or kqueue elsewhere, a
+//! completion port on Windows, one shard a processor, framing, send queues that gather, limits, backpressure, drain, counters.
 //!
 //! ```no_run
 //! use anyport::prelude::*;
@@ -48,6 +48,10 @@ pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultKind, Frame, FrameError, Limits, Lines,
     Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,
 };
+/// For tests of programs: Windows has no `kill -INT`.
+#[cfg(windows)]
+#[doc(hidden)]
+pub use anyport_driver::machine::{ConsoleKey, interrupt};
 pub use anyport_driver::{DriverChoice, DriverConfig, DriverKind, SocketOptions};
 
 pub use counters::Counters;
@@ -57,6 +61,8 @@ pub use handler::{ConnectFailure, Handler, Pressure, TimerKey};
 pub use remote::Remote;
 pub use service::{Client, Server, ServiceKind};
 pub use session::{Session, Shard};
+#[cfg(feature = "signals")]
+pub use signals::on_termination;
 pub use stop::Stop;
 
 /// What most handlers need.

@@ -72,7 +72,7 @@ pub(crate) struct ServeEcho {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) drain_deadline: Duration,
     /// How connections are spread over the shards
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = SpreadName::ReusePort)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = SpreadName::Auto)]
     pub(crate) spread: SpreadName,
     /// Largest frame that is taken, header or line end included [default: 65535]
     #[arg(long, value_name = "BYTES", value_parser = in_range(1..=LINE_SIZE_MAX))]
@@ -167,6 +167,8 @@ pub(crate) enum DriverName {
     IoUring,
     /// epoll or kqueue
     Readiness,
+    /// Windows completion ports
+    Iocp,
 }
 
 impl From<DriverName> for DriverChoice {
@@ -175,6 +177,7 @@ impl From<DriverName> for DriverChoice {
             DriverName::Auto => Self::Auto,
             DriverName::IoUring => Self::IoUring,
             DriverName::Readiness => Self::Readiness,
+            DriverName::Iocp => Self::Iocp,
         }
     }
 }
@@ -191,7 +194,9 @@ pub(crate) enum CodecName {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SpreadName {
-    /// Every shard listens on the port, and the system chooses one
+    /// reuse-port where the driver can, else hand-over
+    Auto,
+    /// Every shard listens on the port, and the system chooses one; not on Windows
     ReusePort,
     /// The first shard accepts and hands connections to all in turn
     HandOver,
@@ -200,8 +205,19 @@ pub(crate) enum SpreadName {
 impl From<SpreadName> for Spread {
     fn from(name: SpreadName) -> Self {
         match name {
+            SpreadName::Auto => Self::Auto,
             SpreadName::ReusePort => Self::ReusePort,
             SpreadName::HandOver => Self::HandOver,
+        }
+    }
+}
+
+impl From<Spread> for SpreadName {
+    fn from(spread: Spread) -> Self {
+        match spread {
+            Spread::Auto => Self::Auto,
+            Spread::ReusePort => Self::ReusePort,
+            Spread::HandOver => Self::HandOver,
         }
     }
 }

@@ -26,6 +26,11 @@ impl From<anyport::Error> for Failure {
         use anyport::Error;
         match error {
             Error::Address { .. } | Error::Limit(_) | Error::Shards { .. } => Self::Usage(error.to_string()),
+            // As it is typed, and not as a program says it.
+            Error::Spread { driver } => Self::Run(format!(
+                "--spread reuse-port needs listeners that share a port, which driver {driver} cannot have: leave \
+                 --spread out, or choose hand-over"
+            )),
             error => Self::Run(error.to_string()),
         }
     }
@@ -54,7 +59,20 @@ mod tests {
         let address = "0.0.0.0:80".parse().expect("an address");
         let source = io::Error::from(io::ErrorKind::PermissionDenied);
         match Failure::from(anyport::Error::Listen { address, source }) {
-            Failure::Run(text) => assert!(text.contains("0.0.0.0:80") && text.contains("1024 up"), "{text}"),
+            Failure::Run(text) => {
+                let advice = if cfg!(windows) { "excludedportrange" } else { "1024 up" };
+                assert!(text.contains("0.0.0.0:80") && text.contains(advice), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_spread_that_cannot_be_is_told_as_it_is_typed() {
+        match Failure::from(anyport::Error::Spread { driver: anyport::DriverKind::Iocp }) {
+            Failure::Run(text) => {
+                assert!(text.contains("--spread reuse-port") && text.contains("hand-over"), "{text}");
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -13,7 +13,7 @@ use anyport::{
 };
 
 use crate::{
-    args::{CodecName, ServeEcho, typed},
+    args::{CodecName, ServeEcho, SpreadName, typed},
     exit::{Failure, Outcome},
     output::{Table, count, grouped, remark, say},
 };
@@ -105,6 +105,7 @@ pub(crate) fn driver_config(sessions: u64) -> DriverConfig {
 fn check_room(options: &ServeEcho, running: &Running) -> Outcome {
     let possible = running.sessions_possible();
     match options.sessions_max {
+        // Both are of systems with such a limit: Windows has none.
         None if possible == 0 => Err(Failure::Run(
             "the limit on open files leaves no room for a session: raise it (ulimit -n)".to_owned(),
         )),
@@ -132,22 +133,26 @@ fn greet(options: &ServeEcho, running: &Running) -> Outcome {
          Ctrl-C drains and stops; a second one aborts\n\
          load it with: anyport bench echo --addr {address}{load}",
         count(running.shards() as u64, "shard"),
-        typed(options.spread),
+        typed(SpreadName::from(running.spread())),
         grouped(running.sessions_possible().min(options.sessions_max.unwrap_or(SESSIONS_MAX))),
     ))
 }
 
-/// The first termination signal drains, a second aborts. Installed before the start lines are printed: whoever
-/// has read them may send one.
+/// The first request to end drains, a second aborts. Installed before the start lines are printed: whoever has read
+/// them may ask.
 fn drain_on_signal(stop: Stop, deadline: Duration) -> Outcome {
     let again = AtomicBool::new(false);
-    let handle = move || {
+    let handle = move |within: Option<Duration>| {
         if !again.swap(true, Ordering::Relaxed) {
-            remark(format_args!("draining, for at most {} s; once more aborts", deadline.as_secs_f64()));
+            let (time, then) = match within {
+                Some(within) => (within.min(deadline), "the system waits no longer"),
+                None => (deadline, "once more aborts"),
+            };
+            remark(format_args!("draining, for at most {} s; {then}", time.as_secs_f64()));
         }
         stop.signal();
     };
-    ctrlc::set_handler(handle).map_err(|error| Failure::Run(format!("cannot handle signals: {error}")))
+    Ok(anyport::on_termination(handle)?)
 }
 
 fn drain_when_input_ends(stop: Stop) -> Outcome {

@@ -26,13 +26,15 @@
 //!    system; otherwise the batch comes back with a fault and says how much was ([`SendBatch::sent`]).
 //! 6. **Cancel.** [`cancel`](Driver::cancel) changes no bookkeeping and has no completion of its own: what the
 //!    kernel did before is reported and counted, then the operation ends as [`FaultKind::Cancelled`] or as it
-//!    would have anyway. Data that was not delivered stays for the next receive.
+//!    would have anyway. Data that was not delivered stays for the next receive. After a cancelled send there may be
+//!    no connection any more: Windows does not promise one.
 //! 7. **Accept stays armed** until its listener closes. A shortage is reported
 //!    ([`Outcome::AcceptFaulted`], at a bounded rate) and accepting resumes by itself: at a timer, or when a
 //!    socket closes. A connection that waits meanwhile is not lost. One that its peer reset before it was
 //!    accepted may be delivered, or passed over.
 //! 8. **Wait** hands over what was submitted and takes what is complete, in one system call where the OS can;
-//!    it blocks at most for the time-out, and only while nothing is complete and nobody woke it. It delivers a
+//!    it blocks at most for the time-out, rounded up to what the system's clock can tell apart (on Windows up to
+//!    15.6 ms), and only while nothing is complete and nobody woke it. It delivers a
 //!    bounded number of completions a call, in the order of the system for each socket.
 //! 9. **Wake.** A [`Waker`] ends the current or the next wait from any thread, with a system call only if the
 //!    driver sleeps. A wake is never lost.
@@ -45,8 +47,10 @@
 //!     [`FaultKind::InvalidSocket`].
 //! 12. **Shutdown** ends our direction after what was sent before, a send in flight included; the peer sees the
 //!     end of the stream, and receiving goes on. A send after it fails.
-//! 13. **Moving.** A socket with nothing in flight can be taken out of one driver
-//!     ([`detach`](Driver::detach)) and given to another of the same kind ([`adopt`](Driver::adopt)).
+//! 13. **Moving.** An accepted socket on which nothing was submitted yet can be taken out of its driver
+//!     ([`detach`](Driver::detach)) and given to another of the same kind ([`adopt`](Driver::adopt)): so one
+//!     listener serves many shards. The first operation settles it for good, because Windows ties a socket to one
+//!     completion port for life.
 //!
 //! Windows handles, `OVERLAPPED`, submission queue entries and `epoll_event` stop here: nothing above this
 //! crate knows them.
@@ -61,6 +65,8 @@ pub mod io_uring;
 pub mod iocp;
 pub mod machine;
 pub mod options;
+#[cfg(any(target_os = "linux", windows))]
+mod posting;
 pub mod probe;
 #[cfg(any(unix, windows))]
 mod queue;
@@ -99,6 +105,8 @@ pub trait Driver: Sized {
     ///
     /// # Errors
     /// As the system says: the address is in use, not of this machine, or not permitted; descriptors are short.
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if the port is to be shared and the system has no such thing
+    /// ([`DriverKind::shares_ports`]).
     fn listen(&mut self, address: SocketAddr, options: &ListenOptions)
     -> io::Result<(SocketKey, SocketAddr)>;
 
@@ -134,11 +142,11 @@ pub trait Driver: Sized {
     /// The time: the system's monotonic clock, or the simulator's.
     fn now(&self) -> Instant;
 
-    /// Takes a connected socket out of the driver; its key is dead from then on. `None` if there is no such
-    /// socket or something is in flight on it.
+    /// Takes an accepted socket out of the driver; its key is dead from then on. `None` if there is no such
+    /// socket, it was not accepted or adopted, or something was submitted on it already (sentence 13).
     fn detach(&mut self, socket: SocketKey) -> Option<Detached>;
 
-    /// Takes over a socket that another driver of the same kind gave up. `None` if it is of another kind, or this
+    /// Takes over a socket that another driver of the same kind gave up; it can be given up again. `None` if it is of another kind, or this
     /// driver has no place for it; the socket is closed then.
     fn adopt(&mut self, detached: Detached) -> Option<SocketKey>;
 

@@ -1,6 +1,8 @@
 //! What there is to know and to set about the machine: limits, processors, the kernel's own switches.
 
 use std::io;
+#[cfg(windows)]
+use std::time::Duration;
 
 /// The limit on open files of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +116,47 @@ pub fn system() -> String {
 #[cfg(windows)]
 pub fn system() -> String {
     crate::iocp::system::version()
+}
+
+/// The version of Wine, if this Windows is Wine's.
+#[cfg(windows)]
+pub fn wine() -> Option<String> {
+    crate::iocp::system::wine()
+}
+
+/// How late a wait may end: Windows looks at time-outs once in a tick of its clock. `None` if it does not say.
+#[cfg(windows)]
+pub fn timer_tick() -> Option<Duration> {
+    crate::iocp::system::tick()
+}
+
+/// Calls `handler` when Windows asks this program of the console to end, on a thread of its own. At Ctrl-C and
+/// Ctrl-Break it is called with nothing.
+///
+/// When the console's window is closed, the user logs off, or the machine shuts down, nobody can ask twice, and
+/// Windows leaves about five seconds. Therefore it is called twice then: at once, with the 3.5 s that pass until
+/// the second call, and then with the last second. A program that comes to its end meanwhile ends as always;
+/// Windows ends it only when this time is over.
+///
+/// # Errors
+/// If the process has such a handler already, or Windows does not take it.
+#[cfg(windows)]
+pub fn on_console_end(handler: impl Fn(Option<Duration>) + Send + Sync + 'static) -> io::Result<()> {
+    crate::iocp::console::on_end(handler)
+}
+
+#[cfg(windows)]
+pub use crate::iocp::console::ConsoleKey;
+
+/// Presses a key on the console of another process, for everyone on it: how a parent asks a program to end that
+/// it started with a console of its own (`CREATE_NO_WINDOW`, `CREATE_NEW_CONSOLE`). For the time of the call this
+/// process has no other console.
+///
+/// # Errors
+/// If there is no such process, it has no console, or the system cannot send this.
+#[cfg(windows)]
+pub fn interrupt(process: u32, key: ConsoleKey) -> io::Result<()> {
+    crate::iocp::console::interrupt(process, key)
 }
 
 /// What `kernel.io_uring_disabled` says: 0 lets everyone use io_uring, 1 the privileged, 2 nobody. `None` where

@@ -8,8 +8,8 @@ pub struct SocketOptions {
     /// `TCP_NODELAY`: do not hold small segments back. The engine gathers what a turn produces, so there is
     /// nothing for the system to wait for. Default true.
     pub no_delay: bool,
-    /// `SO_KEEPALIVE` with this idle time (`TCP_KEEPIDLE`), then a probe every sixth of it, six of them: a dead
-    /// peer is found after twice the time. Default 60 s.
+    /// `SO_KEEPALIVE` with this idle time (`TCP_KEEPIDLE`), then a probe every sixth of it, six of them (on Windows
+    /// every tenth, ten of them): a dead peer is found after twice the time. Default 60 s.
     pub keep_alive: Option<Duration>,
     /// `SO_RCVBUF` in bytes; the system's own sizing if `None`, the default.
     pub receive_buffer_bytes: Option<usize>,
@@ -48,7 +48,8 @@ impl Default for ListenOptions {
     }
 }
 
-/// How listeners share a port (`SO_REUSEPORT`).
+/// How listeners share a port (`SO_REUSEPORT`). Windows has no such thing: there a listener is
+/// [`Alone`](Self::Alone), also in the sense of `SO_EXCLUSIVEADDRUSE`, and hands connections over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PortSharing {
     /// The port is this listener's alone.

@@ -74,19 +74,23 @@ pub fn choose(choice: DriverChoice, config: DriverConfig) -> io::Result<Chosen> 
             Ok(reason) => Chosen { kind: DriverKind::IoUring, reason },
             Err(error) => Chosen { kind: DriverKind::Readiness, reason: explain_refusal(&error) },
         }),
+        DriverChoice::IoUring if cfg!(not(target_os = "linux")) => {
+            Err(elsewhere("io-uring", "io_uring is of Linux"))
+        }
         DriverChoice::IoUring => match try_io_uring(config) {
             Ok(_) => chosen(DriverKind::IoUring, "it was asked for"),
             Err(error) => Err(io::Error::new(error.kind(), explain_refusal(&error))),
         },
         DriverChoice::Readiness if cfg!(unix) => chosen(DriverKind::Readiness, "it was asked for"),
-        DriverChoice::Readiness => Err(elsewhere("readiness needs epoll or kqueue, which Windows has not")),
+        DriverChoice::Readiness => Err(elsewhere("readiness", "it needs epoll or kqueue")),
         DriverChoice::Iocp if cfg!(windows) => chosen(DriverKind::Iocp, "it was asked for"),
-        DriverChoice::Iocp => Err(elsewhere("completion ports are of Windows")),
+        DriverChoice::Iocp => Err(elsewhere("iocp", "completion ports are of Windows")),
     }
 }
 
-fn elsewhere(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, format!("{why}: leave the choice to `auto`"))
+fn elsewhere(driver: &str, why: &str) -> io::Error {
+    let text = format!("this system has no driver {driver}: {why}: leave the choice to `auto`");
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 #[cfg(target_os = "linux")]
@@ -102,7 +106,7 @@ fn try_io_uring(config: DriverConfig) -> io::Result<String> {
 
 #[cfg(not(target_os = "linux"))]
 fn try_io_uring(_: DriverConfig) -> io::Result<String> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has it"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no io_uring"))
 }
 
 /// Sockets that are the process's own beside its sessions: standard streams, and for each shard a listener, a queue
@@ -128,11 +132,15 @@ pub fn connections_possible(kind: DriverKind, config: DriverConfig, shards: usiz
 }
 
 /// Why io_uring cannot be had, and what would change it.
+#[cfg(not(target_os = "linux"))]
 pub fn explain_refusal(error: &io::Error) -> String {
-    #[cfg(target_os = "linux")]
+    error.to_string()
+}
+
+/// Why io_uring cannot be had, and what would change it.
+#[cfg(target_os = "linux")]
+pub fn explain_refusal(error: &io::Error) -> String {
     let switched_off = crate::machine::io_uring_disabled().filter(|&value| value > 0);
-    #[cfg(not(target_os = "linux"))]
-    let switched_off: Option<u8> = None;
     let hint = match (error.kind(), switched_off) {
         (io::ErrorKind::PermissionDenied, Some(value)) => {
             format!("kernel.io_uring_disabled is {value}; set it to 0 to allow it")
@@ -149,4 +157,34 @@ pub fn explain_refusal(error: &io::Error) -> String {
         _ => "see `anyport doctor`".to_owned(),
     };
     format!("io_uring is refused: {error}: {hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_of_another_system_is_refused_with_what_to_do() {
+        let others = if cfg!(windows) {
+            &[(DriverChoice::IoUring, "io-uring"), (DriverChoice::Readiness, "readiness")][..]
+        } else {
+            &[(DriverChoice::Iocp, "iocp")]
+        };
+        for &(choice, name) in others {
+            let text = choose(choice, DriverConfig::default()).unwrap_err().to_string();
+            assert!(text.contains(&format!("no driver {name}:")) && text.contains("`auto`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_auto_takes_can_be_asked_for() {
+        let chosen = choose(DriverChoice::Auto, DriverConfig::default()).unwrap();
+        let choice = match chosen.kind {
+            DriverKind::IoUring => DriverChoice::IoUring,
+            DriverKind::Readiness => DriverChoice::Readiness,
+            DriverKind::Iocp => DriverChoice::Iocp,
+            DriverKind::Sim => panic!("nobody asked for the simulator"),
+        };
+        assert_eq!(choose(choice, DriverConfig::default()).unwrap().kind, chosen.kind);
+    }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyport::{
-    Client, ConnectFailure, DriverChoice, Engine, FaultKind, Frame, Handler, Limits, Raw, Server, Session,
-    SessionId, Shard, Spread, TimerKey,
+    Client, ConnectFailure, DriverChoice, Engine, Error, FaultKind, Frame, Handler, Limits, Raw, Server,
+    Session, SessionId, Shard, Spread, TimerKey,
 };
 
 use crate::support::{Bed, PATIENCE, Peer};
@@ -19,7 +19,8 @@ on_every_driver! {
     jobs_posted_before_the_start_run
     jobs_from_many_threads_are_all_run
     hand_over_spreads_evenly
-    shards_share_a_port
+    every_shard_gets_sessions_by_default
+    reuse_port_is_had_or_refused_with_what_to_do
     timers_of_a_shard_fire_in_order
     a_connection_that_is_refused_is_told
 }
@@ -145,14 +146,39 @@ fn hand_over_spreads_evenly(driver: DriverChoice) {
     running.stop().unwrap();
 }
 
-fn shards_share_a_port(driver: DriverChoice) {
+fn every_shard_gets_sessions_by_default(driver: DriverChoice) {
     let (bed, ids) = known(driver, 2);
-    // The system chooses by a hash: with 64 connections, that all land on one shard has odds of 2 to the 63rd.
+    let shares_ports = bed.running.driver().0.shares_ports();
+    let expected = if shares_ports { Spread::ReusePort } else { Spread::HandOver };
+    assert_eq!(bed.running.spread(), expected);
+    // The system may choose by a hash: with 64 connections, that all land on one shard has odds of 2 to the 63rd.
     let peers: Vec<_> = (0..64).map(|_| bed.peer()).collect();
     let shards: HashSet<u8> = (0..64).map(|_| ids.recv_timeout(PATIENCE).unwrap().shard()).collect();
     assert_eq!(shards.len(), 2);
     drop(peers);
     bed.running.stop().unwrap();
+}
+
+fn reuse_port_is_had_or_refused_with_what_to_do(driver: DriverChoice) {
+    let (tell, ids) = channel();
+    let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver).spread(Spread::ReusePort);
+    let engine =
+        engine.serve(Server::bind("127.0.0.1:0", Raw), move |_| Known { tell: tell.clone() }).unwrap();
+    match engine.start() {
+        Ok(running) => {
+            assert!(running.driver().0.shares_ports() && running.spread() == Spread::ReusePort);
+            let mut peer = Peer::connect(running.address(0).unwrap());
+            ids.recv_timeout(PATIENCE).unwrap();
+            peer.send(b"shared");
+            peer.expect(b"shared");
+            drop(peer);
+            running.stop().unwrap();
+        }
+        Err(error) => {
+            assert!(matches!(error, Error::Spread { driver } if !driver.shares_ports()), "{error}");
+            assert!(error.to_string().contains("Spread::HandOver"), "{error}");
+        }
+    }
 }
 
 /// Sets timers out of order, and tells which fire.

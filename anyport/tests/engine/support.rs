@@ -16,11 +16,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs a case once for each driver.
 macro_rules! on_every_driver {
     ($($case:ident)*) => {
+        #[cfg(target_os = "linux")]
         mod io_uring {
             $(#[test] fn $case() { super::$case(anyport::DriverChoice::IoUring); })*
         }
+        #[cfg(unix)]
         mod readiness {
             $(#[test] fn $case() { super::$case(anyport::DriverChoice::Readiness); })*
+        }
+        #[cfg(windows)]
+        mod iocp {
+            $(#[test] fn $case() { super::$case(anyport::DriverChoice::Iocp); })*
         }
     };
 }

@@ -96,16 +96,16 @@ pub(crate) fn run<C: Codec>(
     ended
 }
 
-/// The first signal ends the run early, a second one at once.
+/// The first request to end ends the run early, a second one at once.
 fn interrupt_on_signal(sender: Sender<Event>, stop: Stop) -> Outcome {
-    let handle = move || {
+    let handle = move |_within| {
         static AGAIN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
         if AGAIN.swap(true, std::sync::atomic::Ordering::Relaxed) {
             stop.abort();
         }
         let _ = sender.send(Event::Interrupted);
     };
-    ctrlc::set_handler(handle).map_err(|error| Failure::Run(format!("cannot handle signals: {error}")))
+    Ok(anyport::on_termination(handle)?)
 }
 
 impl<C: Codec> Run<C> {
@@ -201,6 +201,7 @@ impl<C: Codec> Run<C> {
                      add --spawn"
                 );
             }
+            FaultKind::NoDescriptors if cfg!(windows) => ": choose fewer --connections",
             FaultKind::NoDescriptors => ": `ulimit -n` shows the limit; or choose fewer --connections",
             FaultKind::AddressNotAvailable | FaultKind::AddressInUse => {
                 ": no local port is left for this address; choose fewer --connections"

@@ -17,6 +17,10 @@ use crate::{
 /// How long a server may take to listen, and to end beyond its own drain deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The flag of Windows by this name.
+#[cfg(windows)]
+const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+
 /// The running server. Its standard input is held open: when this process ends in whatever manner, the input
 /// ends, and the server drains.
 pub(crate) struct Spawned {
@@ -35,6 +39,9 @@ impl Spawned {
         // Ctrl-C on a terminal goes to a whole group: the server must outlive the loader's last questions.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        // Windows sends Ctrl-C to all on the console but those that lead a group; Ctrl-Break goes to all.
+        #[cfg(windows)]
+        std::os::windows::process::CommandExt::creation_flags(&mut command, CREATE_NEW_PROCESS_GROUP);
         let mut child = command.spawn().map_err(|error| fail(error.to_string()))?;
         let output = child.stdout.take().expect("its output is a pipe");
         let lines = match read_lines(output) {

@@ -1,6 +1,8 @@
 //! The load generator against the server: every driver, every codec, both loops, and bad ends.
 
-use crate::process::{Ended, Process, Server, command, drivers, run};
+#[cfg(unix)]
+use crate::process::command;
+use crate::process::{Ended, Process, Server, Signal, drivers, run};
 
 /// A short run against a server.
 fn bench(server: &Server, arguments: &str) -> Ended {
@@ -130,7 +132,7 @@ fn the_table_has_its_rows() {
 fn a_signal_cuts_it_short_with_the_results_so_far() {
     let mut bench = Process::start("bench echo --spawn --connections 2 --duration 1000 --warmup 0");
     bench.until_error("messages/s");
-    bench.signal("INT");
+    bench.signal(Signal::Interrupt);
     let ended = bench.end().expect(0);
     assert!(ended.errors.contains("cut short") && ended.output.contains("cut short"), "{ended:#?}");
     assert!(ended.row("connections opened") == 2 && ended.row("bytes checked") > 0, "{ended:#?}");
@@ -138,8 +140,9 @@ fn a_signal_cuts_it_short_with_the_results_so_far() {
 
 #[test]
 fn a_server_that_dies_is_a_failure_with_counts() {
-    for (signal, pace) in [("KILL", "--depth 2"), ("TERM", "--depth 2"), ("KILL", "--rate 1000")] {
-        let server = Server::start("");
+    let asked = *Signal::asking().last().expect("one at least");
+    for (signal, pace) in [(Signal::Kill, "--depth 2"), (asked, "--depth 2"), (Signal::Kill, "--rate 1000")] {
+        let mut server = Server::start("");
         let address = &server.address;
         let load = format!("bench echo --addr {address} --connections 4 --duration 1000 --warmup 0 {pace}");
         let mut bench = Process::start(&load);
@@ -147,7 +150,7 @@ fn a_server_that_dies_is_a_failure_with_counts() {
         server.process.signal(signal);
         let parts = ["all connections", address, "were lost: 4 of 4", "had come back"];
         let ended = bench.end().expect_error(1, &parts);
-        assert_eq!(ended.row("connections lost"), 4, "{signal} {pace}: {ended:#?}");
+        assert_eq!(ended.row("connections lost"), 4, "{signal:?} {pace}: {ended:#?}");
     }
 }
 
@@ -161,6 +164,8 @@ fn connections_beyond_the_servers_capacity_are_lost_and_named() {
     assert_eq!(ended.row("closed: at_capacity"), 3, "{ended:#?}");
 }
 
+/// Windows has no such limit.
+#[cfg(unix)]
 #[test]
 fn too_few_descriptors_are_named() {
     for driver in drivers() {

@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The flag of Windows by this name.
+#[cfg(windows)]
+const CREATE_NO_WINDOW: u32 = 0x0800_0000;
+
 /// Far more than anything takes; a machine may be slow and shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
 
@@ -23,6 +27,31 @@ pub(crate) struct Process {
 struct Lines {
     incoming: Receiver<String>,
     seen: String,
+}
+
+/// How a run is told to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Signal {
+    /// SIGINT, or Ctrl-C.
+    Interrupt,
+    /// SIGTERM, or Ctrl-Break.
+    Terminate,
+    /// At once, without being told.
+    Kill,
+}
+
+impl Signal {
+    /// Those that ask and that this system can send.
+    pub(crate) fn asking() -> &'static [Self] {
+        // Wine 8 has no Ctrl-Break: it is tried on Windows only.
+        if is_wine() { &[Self::Interrupt] } else { &[Self::Interrupt, Self::Terminate] }
+    }
+}
+
+/// True if this Windows is Wine's.
+fn is_wine() -> bool {
+    let findings = || run("doctor --json").expect(0).json()["findings"].clone();
+    cfg!(windows) && findings().as_array().expect("a list").iter().any(|finding| finding["name"] == "wine")
 }
 
 /// How a run ended.
@@ -86,6 +115,9 @@ impl Process {
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
+        // A console of its own, without a window: what is sent to one run reaches no other.
+        #[cfg(windows)]
+        std::os::windows::process::CommandExt::creation_flags(&mut command, CREATE_NO_WINDOW);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let input = child.stdin.take();
@@ -104,11 +136,12 @@ impl Process {
         self.errors.until(part)
     }
 
-    /// Sends a signal by its name.
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
-        assert!(status.success(), "kill -s {name} {pid}: {status}");
+    /// Tells it to end.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Kill => self.child.kill().expect("it can be killed"),
+            Signal::Interrupt | Signal::Terminate => ask(self.child.id(), signal),
+        }
     }
 
     /// Ends its standard input.
@@ -129,11 +162,30 @@ impl Process {
         }
     }
 
-    /// Sends SIGTERM and waits for the end.
-    pub(crate) fn terminate(self) -> Ended {
-        self.signal("TERM");
+    /// Asks it to end, as a system or a person does, and waits for the end.
+    pub(crate) fn terminate(mut self) -> Ended {
+        self.signal(if cfg!(windows) { Signal::Interrupt } else { Signal::Terminate });
         self.end()
     }
+}
+
+/// Asks a process to end.
+#[cfg(unix)]
+fn ask(process: u32, signal: Signal) {
+    let name = if signal == Signal::Interrupt { "INT" } else { "TERM" };
+    let process = process.to_string();
+    let status = Command::new("kill").args(["-s", name, &process]).status().expect("kill runs");
+    assert!(status.success(), "kill -s {name} {process}: {status}");
+}
+
+/// Asks a process to end.
+#[cfg(windows)]
+fn ask(process: u32, signal: Signal) {
+    use anyport::ConsoleKey;
+    let key = if signal == Signal::Interrupt { ConsoleKey::CtrlC } else { ConsoleKey::CtrlBreak };
+    // While it happens, whatever is written to the streams of this process would be lost.
+    let _written_later = (std::io::stdout().lock(), std::io::stderr().lock());
+    anyport::interrupt(process, key).expect("it has a console");
 }
 
 impl Drop for Process {
@@ -218,5 +270,9 @@ impl Server {
 /// The drivers that this machine offers.
 pub(crate) fn drivers() -> Vec<&'static str> {
     let best = run("doctor --json").expect(0).json()["driver"].clone();
-    if best == "io-uring" { vec!["io-uring", "readiness"] } else { vec!["readiness"] }
+    match best.as_str() {
+        Some("io-uring") => vec!["io-uring", "readiness"],
+        Some("iocp") => vec!["iocp"],
+        _ => vec!["readiness"],
+    }
 }

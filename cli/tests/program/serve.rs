@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-use crate::process::{PATIENCE, Server, drivers, run};
+use crate::process::{PATIENCE, Server, Signal, drivers, run};
 
 /// Sends and expects the same back.
 #[track_caller]
@@ -44,9 +44,9 @@ fn it_says_what_it_is_and_what_to_do() {
 
 #[test]
 fn a_signal_drains_and_the_summary_counts() {
-    for signal in ["TERM", "INT"] {
+    for &signal in Signal::asking() {
         for driver in drivers() {
-            let server = Server::start(&format!("--driver {driver}"));
+            let mut server = Server::start(&format!("--driver {driver}"));
             let first = server.connect();
             echoes(&first, b"some bytes");
             let other = server.connect();
@@ -59,23 +59,24 @@ fn a_signal_drains_and_the_summary_counts() {
             let ended = server.process.end().expect(0);
             assert!(ended.errors.contains("draining"), "{ended:#?}");
             let rows = ["sessions accepted", "frames received", "bytes received", "bytes sent"];
-            assert_eq!(rows.map(|row| ended.row(row)), [2, 2, 18, 18], "{signal} {driver}: {ended:#?}");
+            assert_eq!(rows.map(|row| ended.row(row)), [2, 2, 18, 18], "{signal:?} {driver}: {ended:#?}");
             let closed = ended.row("closed: peer_closed") + ended.row("closed: drained");
-            assert_eq!(closed, 2, "{signal} {driver}: {ended:#?}");
+            assert_eq!(closed, 2, "{signal:?} {driver}: {ended:#?}");
         }
     }
 }
 
 #[test]
 fn a_second_signal_aborts() {
+    let signal = *Signal::asking().last().expect("one at least");
     let mut server = Server::start("--drain-deadline 1000");
     let stays = server.connect();
     echoes(&stays, b"x");
-    server.process.signal("TERM");
+    server.process.signal(signal);
     server.process.until_error("draining");
     // It waits for our end of the stream, which does not come.
     is_closed(&stays);
-    server.process.signal("TERM");
+    server.process.signal(signal);
     let ended = server.process.end().expect(0);
     assert_eq!(ended.row("sessions accepted"), 1, "{ended:#?}");
 }
@@ -97,10 +98,28 @@ fn it_may_end_with_its_input() {
     assert_eq!(ended.row("sessions accepted"), 1, "{ended:#?}");
 }
 
+/// The ways to spread connections that a driver has.
+fn spreads(driver: &str) -> &'static [&'static str] {
+    if driver == "iocp" { &["auto", "hand-over"] } else { &["auto", "reuse-port", "hand-over"] }
+}
+
+#[test]
+fn the_spread_is_told_and_one_that_cannot_be_is_refused() {
+    for driver in drivers() {
+        let chosen = if driver == "iocp" { "hand-over" } else { "reuse-port" };
+        let ended = Server::start(&format!("--shards 2 --driver {driver}")).terminate().expect(0);
+        assert!(ended.output.contains(&format!("spread by {chosen}")), "{driver}: {ended:#?}");
+        if !spreads(driver).contains(&"reuse-port") {
+            let serve = format!("serve echo --listen 127.0.0.1:0 --driver {driver} --spread reuse-port");
+            run(&serve).expect_error(1, &["--spread reuse-port", driver, "hand-over"]);
+        }
+    }
+}
+
 #[test]
 fn a_second_server_on_the_port_fails_though_shards_share_it() {
     for driver in drivers() {
-        for spread in ["reuse-port", "hand-over"] {
+        for spread in spreads(driver) {
             let server = Server::start(&format!("--shards 2 --driver {driver} --spread {spread}"));
             let address = &server.address;
             let other = run(&format!("serve echo --shards 2 --driver {driver} --listen {address}"));

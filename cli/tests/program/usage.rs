@@ -1,11 +1,8 @@
 //! What is typed wrongly, and output that nobody reads.
 
-use std::{
-    net::TcpListener,
-    process::{Command, Stdio},
-};
+use std::{net::TcpListener, process::Stdio};
 
-use crate::process::{Ended, Process, command, run};
+use crate::process::{Process, command, run};
 
 #[test]
 fn wrong_command_lines_exit_with_2() {
@@ -128,6 +125,16 @@ fn an_address_in_use_or_of_another_machine_is_one_line_and_1() {
 }
 
 #[test]
+fn a_driver_of_another_system_is_one_line_that_says_what_to_do() {
+    let other = if cfg!(windows) { "readiness" } else { "iocp" };
+    for command in ["serve echo --listen 127.0.0.1:0", "bench echo --addr 127.0.0.1:1"] {
+        let ended = run(&format!("{command} --driver {other}"));
+        let ended = ended.expect_error(1, &[&format!("no driver {other}"), "`auto`"]);
+        assert_eq!((ended.errors.lines().count(), ended.output.as_str()), (1, ""), "{ended:#?}");
+    }
+}
+
+#[test]
 fn no_server_is_one_line_that_says_what_to_do() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let ended = Process::start(&format!("bench echo --addr {free} --duration 1")).end();
@@ -136,14 +143,16 @@ fn no_server_is_one_line_that_says_what_to_do() {
     assert_eq!((ended.errors.lines().count(), ended.output.as_str()), (1, ""));
 }
 
-/// The program with a limit on open files.
-fn run_limited(open_files: u32, arguments: &str) -> Ended {
-    let mut limited = Command::new("sh");
+/// The program with a limit on open files: Windows has none.
+#[cfg(unix)]
+fn run_limited(open_files: u32, arguments: &str) -> crate::process::Ended {
+    let mut limited = std::process::Command::new("sh");
     let script = format!("ulimit -n {open_files}; exec \"$0\" {arguments}");
     limited.args(["-c", &script, env!("CARGO_BIN_EXE_anyport")]).env_remove("RUST_LOG");
     Process::spawn(limited).end()
 }
 
+#[cfg(unix)]
 #[test]
 fn too_few_descriptors_are_told_with_the_limit_and_what_to_do() {
     let serve = "serve echo --listen 127.0.0.1:0 --shards 2 --driver readiness";

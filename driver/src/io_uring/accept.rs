@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyport_core::{Fault, FaultKind, SlabKey};
@@ -11,20 +11,17 @@ use io_uring::{opcode, types};
 use rustix::io::Errno;
 
 use super::{
-    ACCEPTS_POSTED, INVALID, IoUring, outcome,
+    INVALID, IoUring, outcome,
     sockaddr::RawAddress,
     socket::{Descriptor, Socket, close_direct},
     tag::Tag,
 };
 use crate::{
     options::SocketOptions,
+    posting::Posting,
     types::{Accepted, Completion, Outcome, SocketKey, Token},
     unix::{errno, socket as unix_socket},
 };
-
-/// First and last time that accepts are held back after a shortage.
-pub(super) const BACK_OFF_MIN_MS: u64 = 10;
-const BACK_OFF_MAX_MS: u64 = 500;
 
 /// One posted accept: the kernel writes the peer's address here.
 pub(super) struct Accepting {
@@ -44,8 +41,8 @@ impl IoUring {
 
     pub(super) fn submit_accept(&mut self, token: Token, key: SocketKey) {
         match self.open_socket(key).and_then(|socket| socket.listening.as_mut()) {
-            Some(listening) if listening.token.is_none() => {
-                listening.token = Some(token);
+            Some(listening) if listening.posting.token.is_none() => {
+                listening.posting.token = Some(token);
                 self.short_of_accepts.push(key);
                 self.top_up_accepts(true);
             }
@@ -76,7 +73,7 @@ impl IoUring {
             accept.file_index(Some(types::DestinationSlot::auto_target()))
         };
         let entry = accept.build().user_data(Tag::Accept.with(slot));
-        listening.posted += 1;
+        listening.posting.posted += 1;
         self.posted += 1;
         // SAFETY: address and length lie in a box of the slab that is removed only after this accept's
         // completion.
@@ -90,9 +87,9 @@ impl IoUring {
         let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
         let closing = listener.closing;
         let listening = listener.listening.as_mut().expect("it is a listener");
-        listening.posted -= 1;
+        listening.posting.posted -= 1;
         self.posted -= 1;
-        let token = listening.token.expect("accepts are posted for a submitted accept");
+        let token = listening.posting.token.expect("accepts are posted for a submitted accept");
         let detachable = listening.detachable;
         let shortage = match result {
             Ok(number) if detachable => {
@@ -134,7 +131,7 @@ impl IoUring {
         peer: SocketAddr,
         out: &mut Vec<Completion>,
     ) -> Result<(), Fault> {
-        match self.sockets.insert(Socket::new(descriptor, None)) {
+        match self.sockets.insert(Socket { movable: true, ..Socket::new(descriptor, None) }) {
             Ok(key) => {
                 let accepted = Accepted { socket: SocketKey(key), peer };
                 out.push(Completion { token, outcome: Outcome::Accepted(accepted) });
@@ -155,15 +152,17 @@ impl IoUring {
         self.sockets.len() + self.posted + self.connecting.len() < self.places as usize
     }
 
-    /// The listener has fewer accepts posted than it wants, for lack of places. It is told when it has none.
-    fn run_short(&mut self, key: SocketKey) {
+    fn note_short(&mut self, key: SocketKey) -> &mut Posting {
         if !self.short_of_accepts.contains(&key) {
             self.short_of_accepts.push(key);
         }
         let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
-        let listening = listener.listening.as_mut().expect("it is a listener");
-        if listening.posted == 0 && !std::mem::replace(&mut listening.told, true) {
-            let token = listening.token.expect("accepts are posted for a submitted accept");
+        &mut listener.listening.as_mut().expect("it is a listener").posting
+    }
+
+    /// The listener has fewer accepts posted than it wants, for lack of places. It is told when it has none.
+    fn run_short(&mut self, key: SocketKey) {
+        if let Some(token) = self.note_short(key).no_place() {
             self.queue(token, Outcome::AcceptFaulted(Fault::of(FaultKind::NoDescriptors)));
         }
     }
@@ -171,26 +170,17 @@ impl IoUring {
     /// The system is short of something: accepts are posted again after a while, or when a socket closes. One
     /// report for each while.
     fn back_off(&mut self, key: SocketKey, fault: Fault, out: &mut Vec<Completion>) {
-        if !self.short_of_accepts.contains(&key) {
-            self.short_of_accepts.push(key);
+        let posting = self.note_short(key);
+        if let Some(token) = posting.rest(Instant::now()) {
+            out.push(Completion { token, outcome: Outcome::AcceptFaulted(fault) });
         }
-        let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
-        let listening = listener.listening.as_mut().expect("it is a listener");
-        if listening.retry_at.is_some() {
-            return;
-        }
-        let token = listening.token.expect("accepts are posted for a submitted accept");
-        let at = Instant::now() + Duration::from_millis(listening.back_off_ms);
-        listening.back_off_ms = (listening.back_off_ms * 2).min(BACK_OFF_MAX_MS);
-        listening.retry_at = Some(at);
-        self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
-        out.push(Completion { token, outcome: Outcome::AcceptFaulted(fault) });
+        let until = posting.rests_until();
+        self.retry_at = [self.retry_at, until].into_iter().flatten().min();
     }
 
     fn end_back_off(&mut self, key: SocketKey) {
         if let Some(listening) = self.sockets.get_mut(key.0).and_then(|socket| socket.listening.as_mut()) {
-            listening.back_off_ms = BACK_OFF_MIN_MS;
-            listening.told = false;
+            listening.posting.went_well();
         }
     }
 
@@ -215,13 +205,14 @@ impl IoUring {
             let Some(listening) = self.open_socket(key).and_then(|socket| socket.listening.as_mut()) else {
                 continue;
             };
-            if let Some(at) = listening.retry_at.filter(|&at| !now && at > time) {
+            let posting = &mut listening.posting;
+            if let Some(at) = posting.rests_until().filter(|&at| !now && at > time) {
                 self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
                 self.short_of_accepts.push(key);
                 continue;
             }
-            listening.retry_at = None;
-            let lacking = ACCEPTS_POSTED.saturating_sub(listening.posted);
+            posting.take_up();
+            let lacking = posting.lacking();
             for _ in 0..lacking {
                 if !self.has_place() {
                     self.run_short(key);

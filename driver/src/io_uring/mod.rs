@@ -56,6 +56,7 @@ use self::{
 use crate::{
     COMPLETIONS_MAX, Driver,
     options::{DriverConfig, ListenOptions},
+    posting::Posting,
     probe::DriverKind,
     types::{
         Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
@@ -65,8 +66,6 @@ use crate::{
     wake::Waker,
 };
 
-/// Accepts that each listener keeps posted.
-const ACCEPTS_POSTED: usize = 32;
 /// Waits for the kernel to give everything back when a driver is dropped; beyond it memory is leaked instead.
 const JOIN_WAITS_MAX: usize = 1_000;
 
@@ -173,6 +172,7 @@ impl IoUring {
     fn submit_receive(&mut self, token: Token, key: SocketKey) {
         match self.open_socket(key) {
             Some(socket) if socket.listening.is_none() && socket.receiving == Receiving::Idle => {
+                socket.movable = false;
                 socket.receive_token = token;
                 match socket.end_found {
                     None => self.arm_receive(key),
@@ -195,6 +195,7 @@ impl IoUring {
     fn submit_send(&mut self, token: Token, key: SocketKey, batch: Box<SendBatch>) {
         match self.open_socket(key) {
             Some(socket) if socket.listening.is_none() && socket.batch.is_none() => {
+                socket.movable = false;
                 if batch.remaining() == 0 {
                     return self.queue(token, Outcome::Sent(batch, Ok(())));
                 }
@@ -218,6 +219,7 @@ impl IoUring {
     fn submit_shutdown(&mut self, token: Token, key: SocketKey) {
         match self.open_socket(key) {
             Some(socket) if socket.listening.is_none() && socket.shutdown == Shutdown::None => {
+                socket.movable = false;
                 socket.shutdown = Shutdown::Waiting;
                 socket.shutdown_token = token;
                 self.push_shutdown(key);
@@ -266,7 +268,7 @@ impl IoUring {
             // is free.
             unsafe { self.ring.push_unowed(&socket::close_direct(slot)) };
         }
-        if let Some(token) = socket.listening.and_then(|listening| listening.token) {
+        if let Some(token) = socket.listening.and_then(|listening| listening.posting.token) {
             self.queue(token, Outcome::AcceptEnded(Fault::of(FaultKind::Cancelled)));
         }
         self.queue(socket.close_token, Outcome::Closed(Ok(())));
@@ -514,14 +516,7 @@ impl Driver for IoUring {
         options: &ListenOptions,
     ) -> io::Result<(SocketKey, SocketAddr)> {
         let (socket, bound) = unix_socket::listen(address, options, unix_socket::Mode::Blocking)?;
-        let listening = Listening {
-            token: None,
-            posted: 0,
-            detachable: options.detachable,
-            retry_at: None,
-            told: false,
-            back_off_ms: accept::BACK_OFF_MIN_MS,
-        };
+        let listening = Listening { posting: Posting::new(), detachable: options.detachable };
         let socket = Socket::new(Descriptor::Plain(socket), Some(Box::new(listening)));
         match self.sockets.insert(socket) {
             Ok(key) => Ok((SocketKey(key), bound)),
@@ -596,10 +591,7 @@ impl Driver for IoUring {
     }
 
     fn detach(&mut self, socket: SocketKey) -> Option<Detached> {
-        let state = self.open_socket(socket)?;
-        if state.is_busy() || state.listening.is_some() {
-            return None;
-        }
+        let state = self.open_socket(socket).filter(|state| state.movable)?;
         let descriptor = match &state.descriptor {
             Descriptor::Direct(slot) => {
                 let slot = *slot;
@@ -625,7 +617,8 @@ impl Driver for IoUring {
         let DetachedSocket::Descriptor(fd) = detached.0 else { return None };
         // Operations on a non-blocking socket would fail instead of waiting.
         rustix::io::ioctl_fionbio(&fd, false).ok()?;
-        self.sockets.insert(Socket::new(Descriptor::Plain(fd), None)).ok().map(SocketKey)
+        let socket = Socket { movable: true, ..Socket::new(Descriptor::Plain(fd), None) };
+        self.sockets.insert(socket).ok().map(SocketKey)
     }
 
     fn sockets(&self) -> usize {

@@ -1,15 +1,15 @@
 //! What the driver keeps of each socket.
 
-use std::{
-    os::fd::{AsRawFd, OwnedFd},
-    time::Instant,
-};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyport_core::{Fault, SendBatch};
 use io_uring::{opcode, squeue, types};
 
 use super::{buffers, tag::Tag};
-use crate::types::{SocketKey, Token};
+use crate::{
+    posting::Posting,
+    types::{SocketKey, Token},
+};
 
 /// Most pieces handed to the kernel in one send; the rest of a batch follows when they are sent.
 const PIECES_MAX: usize = 256;
@@ -68,18 +68,9 @@ pub(super) struct Gather {
 
 /// A listener's part.
 pub(super) struct Listening {
-    /// The accept operation, once submitted.
-    pub(super) token: Option<Token>,
-    /// Accepts that the kernel has.
-    pub(super) posted: usize,
+    pub(super) posting: Posting,
     /// Accepted sockets are plain descriptors, which can leave the driver.
     pub(super) detachable: bool,
-    /// Backing off after a shortage of the system: until when.
-    pub(super) retry_at: Option<Instant>,
-    /// The shortage was reported.
-    pub(super) told: bool,
-    /// How long to hold back after the next shortage, in milliseconds.
-    pub(super) back_off_ms: u64,
 }
 
 /// One socket. A slot is freed only when nothing is in flight on it.
@@ -87,6 +78,8 @@ pub(super) struct Socket {
     pub(super) descriptor: Descriptor,
     pub(super) receiving: Receiving,
     pub(super) closing: bool,
+    /// Nothing was submitted on it since it was accepted (sentence 13).
+    pub(super) movable: bool,
     /// It is on the list of sockets to check, and whether data came since the last look at that list.
     pub(super) listed: bool,
     pub(super) fresh: bool,
@@ -114,6 +107,7 @@ impl Socket {
             descriptor,
             receiving: Receiving::Idle,
             closing: false,
+            movable: false,
             listed: false,
             fresh: false,
             checking: false,
@@ -137,7 +131,7 @@ impl Socket {
             || self.batch.is_some()
             || self.shutdown != Shutdown::None
             || self.checking
-            || self.listening.as_ref().is_some_and(|listening| listening.posted > 0)
+            || self.listening.as_ref().is_some_and(|listening| listening.posting.posted > 0)
     }
 
     pub(super) fn receive(&self, key: SocketKey) -> squeue::Entry {

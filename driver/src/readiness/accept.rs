@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyport_core::{Fault, FaultKind, SlabKey};
-use mio::Interest;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
@@ -109,7 +108,7 @@ impl Readiness {
                 Ok((fd, peer)) => {
                     // Some systems give no address for a peer that is gone already.
                     let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else { continue };
-                    match self.add(fd, Role::Stream, Interest::READABLE) {
+                    match self.add_movable(fd) {
                         Ok(socket) => {
                             let accepted = Accepted { socket: SocketKey(socket), peer };
                             out.push(Completion { token, outcome: Outcome::Accepted(accepted) });

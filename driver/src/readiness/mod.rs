@@ -236,6 +236,15 @@ impl Readiness {
         Ok(key)
     }
 
+    /// As [`add`](Self::add), for a connection that may still move to another driver.
+    fn add_movable(&mut self, fd: OwnedFd) -> Result<SlabKey, Fault> {
+        let key = self.add(fd, Role::Stream, Interest::READABLE)?;
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.movable = true;
+        }
+        Ok(key)
+    }
+
     /// Frees a socket's slot. What is short may be there now.
     fn remove(&mut self, key: SlabKey) -> Option<Socket> {
         let socket = self.sockets.remove(key)?;
@@ -376,17 +385,7 @@ impl Driver for Readiness {
     }
 
     fn detach(&mut self, SocketKey(key): SocketKey) -> Option<Detached> {
-        let socket = self.sockets.get(key)?;
-        let idle = socket.is_stream()
-            && socket.receive.is_none()
-            && socket.send.is_none()
-            && socket.shutdown.is_none()
-            && [socket.receive_ends, socket.send_ends, socket.shutdown_ends]
-                .into_iter()
-                .all(|end| self.finished.is_out(end));
-        if !idle {
-            return None;
-        }
+        self.sockets.get(key).filter(|socket| socket.movable)?;
         let socket = self.remove(key)?;
         // It cannot fail; if it did, the edges that still come name a dead key.
         let _ = socket.unwatch(self.poll.registry());
@@ -396,9 +395,7 @@ impl Driver for Readiness {
     fn adopt(&mut self, detached: Detached) -> Option<SocketKey> {
         match detached.0 {
             // What arrived meanwhile needs no memory of ours: watching begins with what is ready.
-            DetachedSocket::Descriptor(fd) => {
-                self.add(fd, Role::Stream, Interest::READABLE).ok().map(SocketKey)
-            }
+            DetachedSocket::Descriptor(fd) => self.add_movable(fd).ok().map(SocketKey),
             DetachedSocket::Sim(_) => None,
         }
     }

@@ -51,6 +51,8 @@ pub(super) struct BackOff {
 pub(super) struct Socket {
     pub(super) fd: OwnedFd,
     pub(super) role: Role,
+    /// Nothing was submitted on it since it was accepted (sentence 13).
+    pub(super) movable: bool,
     /// The last edge said that there is something to read, and no read has shown otherwise.
     pub(super) readable: bool,
     /// The end of the stream or an error is behind what is readable: a short read does not mean that there is
@@ -84,6 +86,7 @@ impl Socket {
         Self {
             fd,
             role,
+            movable: false,
             readable: false,
             read_closed: false,
             writable: false,

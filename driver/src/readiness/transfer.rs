@@ -90,6 +90,7 @@ impl Readiness {
                     && socket.receive.is_none()
                     && self.finished.is_out(socket.receive_ends) =>
             {
+                socket.movable = false;
                 socket.receive = Some(token);
                 self.enqueue_if_work(key);
             }
@@ -181,6 +182,7 @@ impl Readiness {
                 return;
             }
         };
+        socket.movable = false;
         let result = match send_turn(&socket.fd, &mut batch) {
             Progress::Done => Ok(()),
             Progress::Failed(fault) => Err(fault),
@@ -234,6 +236,7 @@ impl Readiness {
                     && socket.shutdown.is_none()
                     && self.finished.is_out(socket.shutdown_ends) =>
             {
+                socket.movable = false;
                 socket.shutdown = Some(token);
                 if socket.send.is_none() {
                     self.shut_down_after_send(key);

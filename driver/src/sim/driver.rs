@@ -72,6 +72,8 @@ struct Listener {
 #[derive(Debug)]
 struct Stream {
     end: SlabKey,
+    /// Nothing was submitted on it since it was accepted (sentence 13).
+    movable: bool,
     receive: Option<Receive>,
     /// The receive found data and no buffer: it is in the queue of those.
     dry: bool,
@@ -94,8 +96,8 @@ struct Send {
 }
 
 impl Stream {
-    fn new(end: SlabKey) -> Self {
-        Self { end, receive: None, dry: false, send: None, shutdown: None, close: None }
+    fn new(end: SlabKey, movable: bool) -> Self {
+        Self { end, movable, receive: None, dry: false, send: None, shutdown: None, close: None }
     }
 
     fn is_idle(&self) -> bool {
@@ -210,6 +212,7 @@ impl Sim {
     fn submit_receive(&mut self, token: Token, socket: SocketKey) {
         match self.open_stream(socket) {
             Some(stream) if stream.receive.is_none() => {
+                stream.movable = false;
                 stream.receive = Some(Receive { token, cancelled: false });
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
@@ -221,6 +224,7 @@ impl Sim {
     fn submit_send(&mut self, token: Token, socket: SocketKey, batch: Box<SendBatch>) {
         match self.open_stream(socket) {
             Some(stream) if stream.send.is_none() => {
+                stream.movable = false;
                 stream.send = Some(Send { token, batch, cancelled: false });
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
@@ -232,6 +236,7 @@ impl Sim {
     fn submit_shutdown(&mut self, token: Token, socket: SocketKey) {
         match self.open_stream(socket) {
             Some(stream) if stream.shutdown.is_none() => {
+                stream.movable = false;
                 stream.shutdown = Some(token);
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
@@ -317,7 +322,7 @@ impl Sim {
         let peer = net.end(end).remote;
         let key = self
             .sockets
-            .insert(Socket::Stream(Stream::new(end)))
+            .insert(Socket::Stream(Stream::new(end, true)))
             .map_err(|_| Fault::of(FaultKind::NoDescriptors))?;
         let owner = Owner::Driver { driver: self.number, socket: key };
         assert_eq!(net.accept(listener, owner), Some(end), "the oldest is still the oldest");
@@ -330,7 +335,8 @@ impl Sim {
         match opening {
             Opening::Attempts(_) => {}
             Opening::Done => {
-                *self.sockets.get_mut(key).expect("it has its turn") = Socket::Stream(Stream::new(end));
+                *self.sockets.get_mut(key).expect("it has its turn") =
+                    Socket::Stream(Stream::new(end, false));
                 self.complete(token, Outcome::Connected(Ok(SocketKey(key))));
             }
             Opening::Failed(kind) => {
@@ -672,7 +678,7 @@ impl Driver for Sim {
     }
 
     fn detach(&mut self, socket: SocketKey) -> Option<Detached> {
-        let stream = self.open_stream(socket).filter(|stream| stream.is_idle())?;
+        let stream = self.open_stream(socket).filter(|stream| stream.movable)?;
         let (end, alive) = (stream.end, Arc::new(()));
         let mut net = self.net.borrow_mut();
         net.detach(end, &alive);
@@ -693,7 +699,7 @@ impl Driver for Sim {
         if end.net != self.net.borrow().instance() {
             return None;
         }
-        let key = self.sockets.insert(Socket::Stream(Stream::new(end.end))).ok()?;
+        let key = self.sockets.insert(Socket::Stream(Stream::new(end.end, true))).ok()?;
         let owner = self.owner(key);
         self.net.borrow_mut().adopt(end.end, owner);
         // Only now: the net closes a detached end whose mark is gone.

@@ -246,6 +246,9 @@ pub(crate) fn listen_fails_at_the_cap<W: World>(seed: u64) {
 
 pub(crate) fn listen_first_fails_if_anyone_has_the_port<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
+    if !bed.driver().kind().shares_ports() {
+        return;
+    }
     let alone = bed.door();
     let on_alone = bed.driver().listen(alone.address, &FIRST);
     assert_eq!(on_alone.unwrap_err().kind(), ErrorKind::AddrInUse);
@@ -259,6 +262,9 @@ pub(crate) fn listen_first_fails_if_anyone_has_the_port<W: World>(seed: u64) {
 
 pub(crate) fn listen_further_joins_the_first_and_both_accept<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
+    if !bed.driver().kind().shares_ports() {
+        return;
+    }
     let first = bed.listen_with(V4, &FIRST).unwrap();
     let mut other = Bed::<W>::on(bed.world.clone(), seed, CONFIG);
     let further = other.listen_with(first.address, &FURTHER).unwrap();
@@ -274,8 +280,23 @@ pub(crate) fn listen_further_joins_the_first_and_both_accept<W: World>(seed: u64
 
 pub(crate) fn listen_further_fails_on_a_port_that_is_not_shared<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
+    if !bed.driver().kind().shares_ports() {
+        return;
+    }
     let alone = bed.door();
     assert_eq!(bed.driver().listen(alone.address, &FURTHER).unwrap_err().kind(), ErrorKind::AddrInUse);
+}
+
+pub(crate) fn listen_says_so_where_ports_are_not_shared<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let shares = bed.driver().kind().shares_ports();
+    for options in [FIRST, FURTHER] {
+        match bed.driver().listen(V4, &options) {
+            Ok(_) => assert!(shares),
+            Err(error) => assert_eq!((error.kind(), shares), (ErrorKind::Unsupported, false)),
+        }
+    }
+    assert_eq!(bed.driver().sockets(), if shares { 2 } else { 0 });
 }
 
 pub(crate) fn s10_connections_that_nobody_accepted_end_with_their_listener<W: World>(seed: u64) {

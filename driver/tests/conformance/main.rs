@@ -69,6 +69,7 @@ macro_rules! suite {
                     listen_first_fails_if_anyone_has_the_port,
                     listen_further_joins_the_first_and_both_accept,
                     listen_further_fails_on_a_port_that_is_not_shared,
+                    listen_says_so_where_ports_are_not_shared,
                     s10_connections_that_nobody_accepted_end_with_their_listener,
                     s11_a_second_accept_is_refused_and_the_first_goes_on,
                     s11_operations_of_the_wrong_kind_of_socket_are_refused,
@@ -217,9 +218,10 @@ macro_rules! suite {
                     s11_a_second_shutdown_is_refused_while_one_is_in_flight,
                 ]
                 moving: [
-                    s13_an_idle_socket_moves_and_goes_on,
+                    s13_an_accepted_socket_moves_and_goes_on,
                     s13_unread_bytes_move_along,
-                    s13_a_socket_with_something_in_flight_stays,
+                    s13_a_socket_that_was_used_stays,
+                    s13_a_connected_socket_stays,
                     s13_the_old_key_is_dead,
                     s13_listeners_and_dead_keys_do_not_move,
                     s13_a_detached_socket_that_is_dropped_closes,
