@@ -1,6 +1,6 @@
 //! The load generator against the server: every driver, every codec, both loops, and bad ends.
 
-use crate::process::{Ended, Process, Server, Signal, command, drivers, run};
+use crate::process::{Ended, Process, Server, Signal, command, drivers, is_wine, run};
 
 /// A short run against a server.
 fn bench(server: &Server, arguments: &str) -> Ended {
@@ -154,7 +154,10 @@ fn a_signal_cuts_it_short_with_the_results_so_far() {
 #[test]
 fn a_server_that_dies_is_a_failure_with_counts() {
     let asked = *Signal::asking().last().expect("one at least");
-    for (signal, pace) in [(Signal::Kill, "--depth 2"), (asked, "--depth 2"), (Signal::Kill, "--rate 1000")] {
+    // The server process of Wine 8 keeps a socket open for ever, with nobody to read it, if its owner was killed in
+    // the middle of a receive.
+    let killed = if is_wine() { asked } else { Signal::Kill };
+    for (signal, pace) in [(killed, "--depth 2"), (asked, "--depth 2"), (killed, "--rate 1000")] {
         let mut server = Server::start("");
         let address = &server.address;
         let load = format!("bench echo --addr {address} --connections 4 --duration 1000 --warmup 0 {pace}");

@@ -49,7 +49,7 @@ impl Signal {
 }
 
 /// True if this Windows is Wine's.
-fn is_wine() -> bool {
+pub(crate) fn is_wine() -> bool {
     let findings = || run("doctor --json").expect(0).json()["findings"].clone();
     cfg!(windows) && findings().as_array().expect("a list").iter().any(|finding| finding["name"] == "wine")
 }
