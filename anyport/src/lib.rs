@@ -2,7 +2,8 @@
 //!
 //! You write a [`Handler`]: what happens when a session opens, when a frame arrives, when it closes. The engine
 //! does everything between the kernel and that: io_uring where it is allowed, epoll or kqueue elsewhere, a
-//! completion port on Windows, one shard a processor, framing, send queues that gather, limits, backpressure, drain, counters.
+//! completion port on Windows, one shard a processor, framing, send queues that gather, limits, backpressure,
+//! drain, counters.
 //!
 //! ```no_run
 //! use anyport::prelude::*;

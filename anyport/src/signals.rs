@@ -34,7 +34,8 @@ pub(crate) fn stop_on_termination(stop: &Stop) -> Result<()> {
 /// When the console's window is closed, the user logs off, or the machine shuts down, Windows ends the process
 /// within about five seconds, and nobody can ask twice. The handler is called twice then: at once, and 3.5 s later.
 /// Each time it is told how long the system will wait, so that a drain may be no longer than that; `None` is as
-/// long as you like. A process that has ended its work by then just ends.
+/// long as you like. A process that has ended its work by then just ends. One that was started at the head of a
+/// group of its own gets no Ctrl-C there, but Ctrl-Break.
 ///
 /// # Errors
 /// If the process already has a handler, or the system does not take it.

@@ -2,11 +2,12 @@
 //!
 //! `README.md` says what is compared, how, and how to read the result. The map: `process` holds the table of
 //! servers and runs them as children, `server/` are those that live in this program, `load/` asks them,
-//! `measure` is the method, `report/` writes the result.
+//! `measure` is the method, `report/` writes the result. `calls/` counts system calls in place of time.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("compare measures io_uring and epoll, which only Linux has");
 
+mod calls;
 mod error;
 mod load;
 mod machine;
@@ -31,6 +32,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    calls::{Shape, counters::Tracepoints},
     error::{Context, Error, Result},
     machine::Machine,
     measure::Effort,
@@ -58,6 +60,43 @@ enum Action {
         #[arg(long, value_name = "ADDRESS")]
         listen: SocketAddr,
     },
+    /// Counts the system calls that a server makes for each message. Needs root, for the kernel's tracepoints.
+    SystemCalls(SystemCalls),
+}
+
+#[derive(Args)]
+struct SystemCalls {
+    /// What to ask, may be repeated: echo[:CONNECTIONS[:DEPTH[:BYTES]]].
+    #[arg(long, value_name = "WORKLOAD")]
+    workload: Vec<Workload>,
+    /// Only these servers, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// How often each server is counted.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// How long each steady round lasts, in ms.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    slice_ms: u64,
+    /// In each round of waves.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    waves: u32,
+    /// Also counts this program of Windows, under Wine (the command `wine`): anyport.exe, or another that takes
+    /// `serve echo --shards 1 --listen ADDRESS`.
+    #[arg(long, value_name = "EXE")]
+    wine: Option<PathBuf>,
+    /// The program of this project; without it, it is built from the folder above.
+    #[arg(long, value_name = "PATH", conflicts_with = "skip_anyport")]
+    anyport: Option<PathBuf>,
+    /// Leaves this project out, except for `--wine`.
+    #[arg(long)]
+    skip_anyport: bool,
+    /// The processor of the servers.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    server_cpu: usize,
+    /// The processor of the loader.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    loader_cpu: usize,
 }
 
 #[derive(Args)]
@@ -107,6 +146,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Action::Server { kind, listen }) => server::run(kind, listen).map(|()| true),
+        Some(Action::SystemCalls(arguments)) => count_calls(&arguments),
         None => compare(&arguments.compare),
     };
     match result {
@@ -122,19 +162,13 @@ fn main() -> ExitCode {
 /// Measures and reports; false if a server failed.
 fn compare(arguments: &Compare) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let servers = choose_servers(arguments)?;
+    let servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
     let workloads = match &arguments.workload[..] {
         [] if arguments.quick => &workload::QUICK[..],
         [] => &workload::DEFAULT[..],
         chosen => chosen,
     };
-    let descriptors_max = sys::raise_descriptor_limit().context("limit of descriptors")?;
-    // A server also needs some descriptors of its own.
-    if let Some(workload) = workloads.iter().find(|w| u64::from(w.connections()) + 32 > descriptors_max) {
-        return Err(Error::Usage(format!(
-            "{workload}: a process may open only {descriptors_max} descriptors here"
-        )));
-    }
+    check_descriptors(workloads)?;
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
         anyport: arguments.anyport.clone(),
@@ -169,16 +203,77 @@ fn compare(arguments: &Compare) -> Result<bool> {
     Ok(report.outcomes.iter().all(|outcome| outcome.failures.is_empty()))
 }
 
-fn choose_servers(arguments: &Compare) -> Result<Vec<Server>> {
+/// Counts and reports; false if a server failed.
+fn count_calls(arguments: &SystemCalls) -> Result<bool> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
+    let workloads = if arguments.workload.is_empty() { &workload::COUNTED[..] } else { &arguments.workload };
+    if let Some(workload) = workloads.iter().find(|workload| !matches!(workload, Workload::Echo { .. })) {
+        return Err(Error::Usage(format!("{workload}: calls are counted for an echo only")));
+    }
+    check_descriptors(workloads)?;
+    let tracepoints = Tracepoints::read()?;
+    let mut programs = Programs {
+        own: std::env::current_exe().context("path of this program")?,
+        anyport: arguments.anyport.clone(),
+        anyport_arguments: Vec::new(),
+        server_cpu: arguments.server_cpu,
+        port_first: None,
+    };
+    if programs.anyport.is_none() && servers.iter().any(Server::needs_anyport) {
+        programs.anyport = Some(process::build_anyport(root)?);
+    }
+    sys::pin_to(arguments.loader_cpu).context("pinning the loader to its CPU")?;
+    let effort = calls::Effort {
+        rounds: arguments.rounds,
+        slice: Duration::from_millis(arguments.slice_ms),
+        waves: arguments.waves,
+    };
+    let mut lines = Vec::new();
+    for shape in [Shape::Steady, Shape::Waves] {
+        for workload in workloads {
+            eprint!("{workload} ");
+            let mut line = calls::count(*workload, shape, &servers, &programs, effort, &tracepoints);
+            if let (Shape::Waves, Some(program)) = (shape, &arguments.wine) {
+                line.add_under_wine("anyport iocp", program, effort, arguments.server_cpu);
+            }
+            eprintln!();
+            lines.push(line);
+        }
+    }
+    let report = calls::table::Report {
+        machine: Machine::look(root),
+        effort,
+        server_cpu: arguments.server_cpu,
+        loader_cpu: arguments.loader_cpu,
+        lines,
+    };
+    write!(io::stdout(), "{report}").context("standard output")?;
+    Ok(report.lines.iter().all(|line| line.failures.is_empty()))
+}
+
+/// Each connection is a descriptor, of the server and of the loader.
+fn check_descriptors(workloads: &[Workload]) -> Result<()> {
+    let descriptors_max = sys::raise_descriptor_limit().context("limit of descriptors")?;
+    // A server also needs some descriptors of its own.
+    match workloads.iter().find(|w| u64::from(w.connections()) + 32 > descriptors_max) {
+        None => Ok(()),
+        Some(workload) => Err(Error::Usage(format!(
+            "{workload}: a process may open only {descriptors_max} descriptors here"
+        ))),
+    }
+}
+
+fn choose_servers(names: &[String], skip_anyport: bool) -> Result<Vec<Server>> {
     let known = || SERVERS.map(|server| server.name).join(", ");
-    for name in &arguments.servers {
+    for name in names {
         if !SERVERS.iter().any(|server| server.name == name) {
             return Err(Error::Usage(format!("no server `{name}`; there are: {}", known())));
         }
     }
     let chosen = SERVERS.into_iter().filter(|server| {
-        let named = arguments.servers.is_empty() || arguments.servers.iter().any(|name| name == server.name);
-        named && !(arguments.skip_anyport && server.needs_anyport())
+        let named = names.is_empty() || names.iter().any(|name| name == server.name);
+        named && !(skip_anyport && server.needs_anyport())
     });
     match chosen.collect::<Vec<_>>() {
         chosen if chosen.is_empty() => Err(Error::Usage("no server is left to measure".into())),

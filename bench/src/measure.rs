@@ -241,7 +241,7 @@ impl Contestant {
 const SETTLE: Duration = Duration::from_micros(300);
 
 /// A fault seen from outside: if the server died, its own last words say more.
-fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> Result<T> {
+pub fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> Result<T> {
     result.or_else(|fault| {
         // Resets arrive a little before the process can be waited for.
         thread::sleep(Duration::from_millis(50));

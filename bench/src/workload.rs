@@ -29,6 +29,9 @@ pub const QUICK: [Workload; 2] = [
     Workload::Echo { connections: 64, depth: 16, size_bytes: 64 },
 ];
 
+/// Where system calls are counted.
+pub const COUNTED: [Workload; 4] = [DEFAULT[0], DEFAULT[1], DEFAULT[2], DEFAULT[3]];
+
 /// What one connection may have in flight.
 const BURST_MAX_BYTES: u32 = 1 << 20;
 

@@ -51,3 +51,31 @@ fn an_unknown_server_is_refused() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("there are: bare-uring"));
 }
+
+/// With one connection nothing can be gathered: a server by readiness waits, receives and sends, once for each
+/// message. Where we may not count, the program must say what to do.
+#[test]
+fn system_calls_of_one_echo_are_exact() {
+    let arguments = ["system-calls", "--servers", "bare-epoll", "--workload", "echo:1", "--rounds", "2"];
+    let cpus = ["--slice-ms", "20", "--waves", "20", "--server-cpu", "0", "--loader-cpu", "0"];
+    let output = Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).args(cpus).output();
+    let output = output.expect("it starts");
+    let page = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        let cell = "| **3.00**: epoll_wait 1.00, recvfrom 1.00, sendto 1.00 |";
+        assert_eq!(page.matches(cell).count(), 2, "steady and in waves:\n{page}");
+    } else {
+        assert!(errors.contains("run as root") || page.contains("run as root"), "{page}\n{errors}");
+    }
+}
+
+#[test]
+fn system_calls_are_counted_for_an_echo_only() {
+    let output = Command::new(env!("CARGO_BIN_EXE_compare"))
+        .args(["system-calls", "--skip-anyport", "--workload", "churn"])
+        .output()
+        .expect("it starts");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("for an echo only"));
+}

@@ -1,4 +1,5 @@
-//! Standard output that survives its reader, and numbers as people read them.
+//! Standard output that survives its reader, and numbers as people read them. Plain text everywhere: no colours, so
+//! that a console which does not know them shows no codes.
 
 use std::{
     fmt,

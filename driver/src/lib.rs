@@ -153,8 +153,8 @@ pub trait Driver: Sized {
     /// socket, it was not accepted or adopted, or something was submitted on it already (sentence 13).
     fn detach(&mut self, socket: SocketKey) -> Option<Detached>;
 
-    /// Takes over a socket that another driver of the same kind gave up; it can be given up again. `None` if it is of another kind, or this
-    /// driver has no place for it; the socket is closed then.
+    /// Takes over a socket that another driver of the same kind gave up; it can be given up again. `None` if it is
+    /// of another kind, or this driver has no place for it; the socket is closed then.
     fn adopt(&mut self, detached: Detached) -> Option<SocketKey>;
 
     /// Sockets held, listeners included: what tests and metrics count.

@@ -42,4 +42,4 @@ impl Report {
 const PING_PONG_NEAR_NS: f64 = 150.0;
 
 /// Waiting for a processor for more than this share of the time is worth a warning.
-const DISTURBED_SHARE: f64 = 0.02;
+pub const DISTURBED_SHARE: f64 = 0.02;

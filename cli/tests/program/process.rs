@@ -152,8 +152,9 @@ impl Process {
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
-        while self.output.next(deadline).is_some() {}
+        // Errors first: they are what a run that does not end has to show.
         while self.errors.next(deadline).is_some() {}
+        while self.output.next(deadline).is_some() {}
         let status = self.child.wait().expect("a child can be waited for");
         Ended {
             code: status.code(),

@@ -65,9 +65,8 @@ use crate::{
     },
 };
 
-/// Waits for the kernel to give everything back when a driver is dropped; beyond it memory is leaked instead.
-const JOIN_WAITS_MAX: usize = 100;
-const JOIN_WAIT: Duration = Duration::from_millis(100);
+/// How long a dropped driver waits for the kernel to give anything back; beyond it memory is leaked instead.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 const INVALID: Fault = Fault::of(FaultKind::InvalidSocket);
 const CANCELLED: Fault = Fault::of(FaultKind::Cancelled);
@@ -152,7 +151,12 @@ impl Iocp {
         }
         let done = self.port.associate(socket.handle());
         socket.associated = done.is_ok();
-        done.and_then(|()| prepare(socket, self.may_skip)).map_err(|error| fault_of(&error))
+        let prepared = done.and_then(|()| prepare(socket, self.may_skip));
+        prepared.map_err(|error| {
+            // Half prepared, a read could wait inside the system: it can only be closed.
+            socket.role = Role::Failed;
+            fault_of(&error)
+        })
     }
 
     /// Queues a socket for its turn, if there is anything to do for it.
@@ -303,11 +307,11 @@ impl Drop for Iocp {
         for key in keys {
             self.submit_close(Token(0), SocketKey(key));
         }
-        for _ in 0..JOIN_WAITS_MAX {
-            if self.slots.in_flight() == 0 {
-                return;
-            }
+        while self.slots.in_flight() > 0 {
             if self.port.take(Some(JOIN_WAIT), &mut self.packets).is_err() {
+                break;
+            }
+            if self.packets.is_empty() {
                 break;
             }
             for packet in self.packets.operations() {

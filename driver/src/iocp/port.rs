@@ -112,6 +112,11 @@ impl Packets {
         Self { entries: Vec::new(), count: 0 }
     }
 
+    /// True if nothing came in time.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// The packets of operations; those that only woke us carry no OVERLAPPED.
     pub(super) fn operations(&self) -> impl Iterator<Item = &OVERLAPPED_ENTRY> {
         self.entries[..self.count].iter().filter(|entry| !entry.lpOverlapped.is_null())

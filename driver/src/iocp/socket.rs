@@ -17,7 +17,7 @@ pub(super) enum Role {
     Opened(Box<SocketAddr>),
     /// The kernel has the connect.
     Connecting(Token),
-    /// Connecting failed: it can only be closed.
+    /// Connecting, or setting it up, failed: it can only be closed.
     Failed,
 }
 
