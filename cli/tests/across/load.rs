@@ -5,7 +5,7 @@ use crate::party::{a_side_is_foreign, load, serve, server_drivers, stop};
 /// One run after the other against one server; each is connections, bytes of a message, messages outstanding.
 fn all_comes_back(loads: &[(u64, u64, u64)]) {
     // What is emulated is slow.
-    let seconds = if a_side_is_foreign() { "2" } else { "0.5" };
+    let seconds = if a_side_is_foreign() { "1" } else { "0.5" };
     for driver in server_drivers() {
         let server = serve(&driver);
         let (mut connections_sum, mut bytes_sum) = (0, 0);
