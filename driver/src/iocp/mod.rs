@@ -15,7 +15,7 @@
 //! | `accept` | accepting and connecting |
 //! | `transfer` | receiving, sending, shutting down |
 //! | `errors` | codes of Windows in our classes |
-//! | `system` | what Windows says of the machine |
+//! | `system`, `console` | what Windows says of the machine, and how it asks a program to end |
 //!
 //! Sockets are never reused (`DisconnectEx`, `TF_REUSE_SOCKET`): a new one costs little beside the connection, and
 //! an old one may bring something along.

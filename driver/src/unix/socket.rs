@@ -13,6 +13,7 @@ use crate::options::{ListenOptions, PortSharing, SocketOptions};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// They wait. io_uring needs this: on a non-blocking socket its operations fail instead of waiting.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only io_uring asks for it"))]
     Blocking,
     /// They fail with `EAGAIN`.
     NonBlocking,
