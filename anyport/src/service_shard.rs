@@ -20,6 +20,7 @@ use anyport_driver::{
 };
 
 use crate::{
+    audit::Audit,
     counters::{Counters, Published},
     error::{Error, Result},
     handler::{ConnectFailure, Handler, Pressure},
@@ -66,6 +67,7 @@ pub(crate) trait ServiceOnShard<D: Driver> {
     fn abort(&mut self);
     fn is_finished(&self) -> bool;
     fn publish(&mut self);
+    fn audit(&self) -> Audit;
 }
 
 /// What a service needs to come to life on a shard.
@@ -493,7 +495,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.call_shard(Handler::on_start);
         match self.role {
             Role::Server { address, listen } => {
-                if !self.hand_to.is_empty() && self.local.shard > 0 {
+                if !self.accepts() {
                     return Ok(None);
                 }
                 let fail = |source| Error::Listen { address, source };
@@ -629,9 +631,18 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.local.counters.turns += 1;
         self.published.publish(&self.local.counters, std::mem::take(&mut self.closed_changed));
     }
+
+    fn audit(&self) -> Audit {
+        Audit::of(&self.local, self.listener.is_some() || self.ending || !self.accepts())
+    }
 }
 
 impl<H: Handler> ServiceShard<H> {
+    /// True if this shard is one that listens.
+    fn accepts(&self) -> bool {
+        matches!(self.role, Role::Server { .. }) && (self.hand_to.is_empty() || self.local.shard == 0)
+    }
+
     /// The idle timer of a session: due, or moved on by what has arrived since.
     fn idle(&mut self, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };

@@ -163,6 +163,50 @@ impl Connection {
         self.pressure
     }
 
+    /// Batches that it has taken out of its pool: queued, and in flight.
+    pub fn batches(&self) -> usize {
+        usize::from(self.pending.is_some()) + usize::from(self.send_in_flight)
+    }
+
+    /// What must hold once every action was polled: whatever it waits for is under way.
+    ///
+    /// # Errors
+    /// Says what does not hold.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        let flows = matches!(self.state, State::Open | State::Draining);
+        let wants = self.state == State::Draining || self.wants_frames();
+        let rules = [
+            (
+                self.state != State::Connecting || self.connect_in_flight,
+                "it connects, and no connect is in flight",
+            ),
+            (
+                self.state != State::Closing || self.close_in_flight,
+                "it is closing, and no close is in flight",
+            ),
+            (self.state != State::Closed || self.finished, "it is closed, and was not reported"),
+            (
+                !flows || self.pending.is_none() || self.send_in_flight,
+                "bytes are queued, and nothing is sent",
+            ),
+            (
+                !flows || !wants || self.end_of_stream || self.receive_armed,
+                "it waits for bytes, and does not receive",
+            ),
+            (
+                !flows || wants || !self.receive_armed || self.receive_cancel_asked,
+                "it wants no bytes, and still receives",
+            ),
+            (self.state != State::Draining || self.deadline_started, "it drains without a deadline"),
+            (
+                self.reason.is_some() || !matches!(self.state, State::Closing | State::Closed),
+                "it ends without a reason",
+            ),
+            (self.send_in_flight || self.in_flight_bytes == 0, "bytes are in flight without a send"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what))
+    }
+
     // ---- commands ----
 
     /// Queues `size` bytes that `write` appends. Above `queue_max_bytes` the connection closes.

@@ -224,6 +224,11 @@ impl Net {
         self.drivers[driver] = Port { gone: true, ..Port::default() };
     }
 
+    /// True if it is the turn of a socket of the driver.
+    pub(super) fn has_due(&self, driver: usize) -> bool {
+        !self.drivers[driver].due.is_empty()
+    }
+
     /// A socket of the driver whose turn it is.
     pub(super) fn next_due(&mut self, driver: usize) -> Option<SlabKey> {
         self.drivers[driver].due.pop_front()
