@@ -1,0 +1,1 @@
+//! The checker, checked: defects that are put in on purpose must be found.
