@@ -29,7 +29,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyport_driver::{DriverKind, sim::Sim};
 
-pub use anyport_driver::sim::{Behaviour, SimNet, SimPeer, SimPeerListener};
+pub use anyport_driver::sim::{
+    Behaviour, FaultClass, FaultCounts, FaultId, FaultSite, Faults, Rate, SimNet, SimPeer, SimPeerListener,
+};
 
 use crate::{
     counters::{Counters, Published},

@@ -9,13 +9,14 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Pressure, Refusal, Sent, Session, Shard, TimerKey,
+    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Pressure, Refusal, Sent, Session, Shard,
+    TimerKey,
 };
 
 use crate::{
     chance::Chance,
     ledger::Ledger,
-    stream::{Messages, WireStream, Wire, label_of},
+    stream::{Messages, Wire, WireStream, label_of},
 };
 
 /// What a handler may do of its own accord.
@@ -182,12 +183,14 @@ impl<C: Wire> Everything<C> {
             Call::SendTooLarge => self.send_too_large(session),
             Call::Pause => self.pause(session, true),
             Call::Resume => self.pause(session, false),
-            Call::Drain => self.end(session, CloseReason::Drained, Session::drain),
+            Call::Drain => self.end(session, CloseReason::Drained, |session| session.drain()),
             Call::Kick => {
                 let number = chance.next() as u16;
                 self.end(session, CloseReason::Kicked(number), |session| session.kick(number));
             }
-            Call::Close => self.end(session, CloseReason::Stopped, |session| session.close(CloseReason::Stopped)),
+            Call::Close => {
+                self.end(session, CloseReason::Stopped, |session| session.close(CloseReason::Stopped))
+            }
             Call::SetTimer => self.set_timer(&mut session.shard(), chance),
             Call::ForEach => self.for_each(&mut session.shard()),
             Call::Other => {
@@ -196,7 +199,14 @@ impl<C: Wire> Everything<C> {
                     let pick = chance.below(ledger.records.len().max(1) as u64) as usize;
                     ledger.records.get(pick).map(|record| record.id)
                 };
-                let call = chance.pick(&[Call::Send, Call::Send, Call::Kick, Call::Drain, Call::Pause, Call::Resume]);
+                let call = chance.pick(&[
+                    Call::Send,
+                    Call::Send,
+                    Call::Kick,
+                    Call::Drain,
+                    Call::Pause,
+                    Call::Resume,
+                ]);
                 let mut shard = session.shard();
                 if self.shared.mood.calls.contains(&call)
                     && let Some(mut other) = id.and_then(|id| shard.session(id))
@@ -248,12 +258,16 @@ impl<C: Wire> Everything<C> {
         };
         let ledger = &mut *shared.ledger();
         ledger.ensure(sent == expected, || {
-            format!("session {id}: send of {size} bytes with {before} queued answered {sent:?}, not {expected:?}")
+            format!(
+                "session {id}: send of {size} bytes with {before} queued answered {sent:?}, not {expected:?}"
+            )
         });
         match sent {
             Sent::Queued | Sent::High => {
                 ledger.ensure(after == before + size, || {
-                    format!("session {id}: {size} bytes were queued, and the queue grew from {before} to {after}")
+                    format!(
+                        "session {id}: {size} bytes were queued, and the queue grew from {before} to {after}"
+                    )
                 });
                 let record = &mut ledger.records[at];
                 record.sent += 1;
@@ -290,7 +304,12 @@ impl<C: Wire> Everything<C> {
         }
     }
 
-    fn end(&mut self, session: &mut Session<Self>, reason: CloseReason, how: impl FnOnce(&mut Session<Self>)) {
+    fn end(
+        &mut self,
+        session: &mut Session<Self>,
+        reason: CloseReason,
+        how: impl FnOnce(&mut Session<Self>),
+    ) {
         let was_open = session.is_open();
         how(session);
         let (id, open) = (session.id(), session.is_open());
@@ -430,9 +449,10 @@ impl<C: Wire> Everything<C> {
         };
         let held;
         let bytes = if let Some(incoming) = &mut mine.incoming {
-            return incoming.expect(&shared.messages, codec, bytes).err().map(|differs| {
-                format!("byte {} is not what the peer wrote", number + differs as u64)
-            });
+            return incoming
+                .expect(&shared.messages, codec, bytes)
+                .err()
+                .map(|differs| format!("byte {} is not what the peer wrote", number + differs as u64));
         } else {
             mine.first.extend_from_slice(bytes);
             let label = label_of(&mine.first)?;
@@ -442,7 +462,10 @@ impl<C: Wire> Everything<C> {
             &held[..]
         };
         let incoming = mine.incoming.as_mut().expect("just made");
-        incoming.expect(&shared.messages, codec, bytes).err().map(|differs| format!("byte {differs} is not what the peer wrote"))
+        incoming
+            .expect(&shared.messages, codec, bytes)
+            .err()
+            .map(|differs| format!("byte {differs} is not what the peer wrote"))
     }
 }
 
@@ -483,7 +506,9 @@ impl<C: Wire> Handler for Everything<C> {
             let before = std::mem::replace(&mut ledger.records[at].told_high, high);
             ledger.ensure(before != high, || format!("session {id} was told {pressure:?} twice"));
             ledger.ensure(high || queued <= low, || {
-                format!("session {id} was told of relief with {queued} bytes queued, and its low mark is {low}")
+                format!(
+                    "session {id} was told of relief with {queued} bytes queued, and its low mark is {low}"
+                )
             });
         }
         self.act(session, 3);

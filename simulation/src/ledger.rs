@@ -141,7 +141,9 @@ impl Ledger {
         let (id, closed, ending, paused) = (record.id, record.closed, record.ending, record.paused);
         self.ensure(closed.is_none(), || format!("session {id} was given {what} after its end"));
         let frame = what == "a frame";
-        self.ensure(!(frame && ending), || format!("session {id} was given {what} after the handler ended it"));
+        self.ensure(!(frame && ending), || {
+            format!("session {id} was given {what} after the handler ended it")
+        });
         self.ensure(!(frame && paused), || format!("session {id} was given {what} while it was paused"));
     }
 
@@ -171,7 +173,9 @@ impl Ledger {
             (None, CloseReason::DrainDeadline) if half_closed => {}
             (None, CloseReason::Drained | CloseReason::DrainDeadline | CloseReason::Stopped)
                 if self.stopping.is_some() => {}
-            (None, _) => self.ensure(caused, || format!("session {id} ended as {reason:?}, and nothing caused that")),
+            (None, _) => {
+                self.ensure(caused, || format!("session {id} ended as {reason:?}, and nothing caused that"))
+            }
         }
     }
 
@@ -223,7 +227,9 @@ impl Ledger {
 
     /// A timer that was due at `due` is told now.
     pub(crate) fn timer(&mut self, due: Instant, now: Instant) {
-        self.ensure(now >= due, || format!("a timer came {:?} too early", due.saturating_duration_since(now)));
+        self.ensure(now >= due, || {
+            format!("a timer came {:?} too early", due.saturating_duration_since(now))
+        });
         // Whoever has no turn cannot be in time.
         let free = match self.stalled {
             Some((from, to)) if due >= from.checked_sub(TIMER_SLACK).unwrap_or(from) && due <= to => to,

@@ -95,7 +95,9 @@ fn run_many(arguments: &Arguments) -> ExitCode {
         None => ExitCode::SUCCESS,
         Some((seed, _)) => {
             println!("\nshrinking seed {seed} for {} s at most", arguments.shrink);
-            if let Some(shrunk) = shrink(&Plan::of(*seed, arguments.steps), Duration::from_secs(arguments.shrink)) {
+            if let Some(shrunk) =
+                shrink(&Plan::of(*seed, arguments.steps), Duration::from_secs(arguments.shrink))
+            {
                 show(&shrunk);
             }
             ExitCode::FAILURE
@@ -125,10 +127,7 @@ fn report(found: &Found) {
 
 fn command(seed: u64, arguments: &Arguments) -> String {
     let plant = arguments.plant.as_ref().map(|name| format!(" --plant {name}")).unwrap_or_default();
-    format!(
-        "cargo run --release -p anyport-simulation -- --seed {seed} --steps {}{plant}",
-        arguments.steps
-    )
+    format!("cargo run --release -p anyport-simulation -- --seed {seed} --steps {}{plant}", arguments.steps)
 }
 
 fn replay(seed: u64, arguments: &Arguments) -> ExitCode {

@@ -5,7 +5,7 @@ use anyport::sim::SimPeer;
 use crate::{
     handler::Shared,
     plan::Habit,
-    stream::{WireStream, Wire, label_of},
+    stream::{Wire, WireStream, label_of},
 };
 
 /// One peer, from its connection to its end.
@@ -124,7 +124,11 @@ impl Peer {
             let header = if C::KINDS { 4 } else { 0 };
             let Some(label) = self.first.get(header..).and_then(label_of) else {
                 let enough = self.first.len() >= header + 16;
-                return if enough { Err("the first message to the peer names no session".to_owned()) } else { Ok(()) };
+                return if enough {
+                    Err("the first message to the peer names no session".to_owned())
+                } else {
+                    Ok(())
+                };
             };
             self.session = Some(label);
             let mut incoming = WireStream::new(label);
@@ -134,7 +138,10 @@ impl Peer {
         };
         expected.map_err(|differs| {
             let address = self.peer.local_address();
-            format!("byte {} that peer {address} was sent is not what the handler sent", from + differs as u64)
+            format!(
+                "byte {} that peer {address} was sent is not what the handler sent",
+                from + differs as u64
+            )
         })
     }
 }

@@ -185,13 +185,12 @@ impl Config {
 
     fn behaviour(seed: u64, chance: &mut Chance) -> Behaviour {
         let capacity = chance.pick(&[1, 100, 4 << 10, 64 << 10]);
-        Behaviour {
-            delay_max: Duration::from_micros(chance.pick(&[1, 100, 10_000])),
-            socket_buffer_bytes: 1.max(capacity / 4)..=capacity,
-            step_bytes_max: chance.pick(&[1, 50, 64 << 10]).max(capacity / 64),
-            faults: if chance.one_in(8) { Faults::default() } else { Faults::drawn(seed) },
-            ..Behaviour::default()
-        }
+        let faults = if chance.one_in(8) { Faults::default() } else { Faults::drawn(seed) };
+        Behaviour::default()
+            .with_delay_max(Duration::from_micros(chance.pick(&[1, 100, 10_000])))
+            .with_socket_buffer_bytes(1.max(capacity / 4)..=capacity)
+            .with_step_bytes_max(chance.pick(&[1, 50, 64 << 10]).max(capacity / 64))
+            .with_faults(faults)
     }
 }
 

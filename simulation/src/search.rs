@@ -67,7 +67,7 @@ impl Found {
         self.steps += outcome.steps;
         self.sessions += outcome.sessions;
         self.elapsed += outcome.elapsed;
-        self.faults.add(&outcome.faults);
+        self.faults += &outcome.faults;
         self.digest = self.digest.wrapping_add(crate::chance::mix(outcome.digest ^ seed));
         if let Some(failure) = outcome.failure {
             self.failures.push((seed, failure));

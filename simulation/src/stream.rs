@@ -147,7 +147,12 @@ impl WireStream {
     }
 
     /// Takes `received` if it is what comes next; otherwise says at which of its bytes it differs.
-    pub(crate) fn expect<C: Wire>(&mut self, messages: &Messages, codec: C, received: &[u8]) -> Result<(), usize> {
+    pub(crate) fn expect<C: Wire>(
+        &mut self,
+        messages: &Messages,
+        codec: C,
+        received: &[u8],
+    ) -> Result<(), usize> {
         let mut at = 0;
         while at < received.len() {
             let next = self.peek(messages, codec);

@@ -76,7 +76,8 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     net.suppress(options.suppressed.iter().copied());
     let ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
     let messages = Messages::new(plan.config.body_max);
-    let shared = Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
+    let shared =
+        Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
     let mut turns = 0;
     let ended = catch_unwind(AssertUnwindSafe(|| World::new(plan, codec, &net, &shared)?.run(&mut turns)));
     let failure = match ended {
@@ -137,7 +138,8 @@ impl<'a, C: Wire> World<'a, C> {
         } else {
             None
         };
-        let upstream = net.listen(UPSTREAM.parse().expect("an address")).map_err(|error| error.to_string())?;
+        let upstream =
+            net.listen(UPSTREAM.parse().expect("an address")).map_err(|error| error.to_string())?;
         let engine = engine.simulate(net).map_err(text)?;
         let peers = (0..PEERS).map(|_| None).collect();
         Ok(Self {
@@ -276,7 +278,9 @@ impl<'a, C: Wire> World<'a, C> {
             let record = &ledger.records[ledger.records.len() - 1 - back];
             (record.id, record.id.service() == 1)
         };
-        let Some(remote) = (if is_client { self.client.as_ref() } else { Some(&self.server) }) else { return };
+        let Some(remote) = (if is_client { self.client.as_ref() } else { Some(&self.server) }) else {
+            return;
+        };
         remote.post(id, move |handler, session| {
             let got = session.id();
             let known = session.state().record;
@@ -296,9 +300,12 @@ impl<'a, C: Wire> World<'a, C> {
         let number = self.jobs_posted;
         self.server.post_to_shard(shard, move |handler, on| {
             let mut ledger = handler.shared.ledger();
-            ledger.ensure(on.index() == shard, || format!("a job for shard {shard} ran on shard {}", on.index()));
+            ledger.ensure(on.index() == shard, || {
+                format!("a job for shard {shard} ran on shard {}", on.index())
+            });
             let before = std::mem::replace(&mut ledger.job_of_shard[shard], number);
-            ledger.ensure(before < number, || format!("job {number} ran on shard {shard} after job {before}"));
+            ledger
+                .ensure(before < number, || format!("job {number} ran on shard {shard} after job {before}"));
             drop(ledger);
             handler.posted_to_shard(on);
         });
@@ -391,12 +398,16 @@ impl<'a, C: Wire> World<'a, C> {
             let is_whole = record.closed.is_none() || (ended_well && peer.peer.is_end_of_stream());
             if !reset && is_whole && peer.received != record.sent_bytes {
                 let (sent, received) = (record.sent_bytes, peer.received);
-                return Err(format!("session {id} sent {sent} bytes, and its peer {address} has {received} of them"));
+                return Err(format!(
+                    "session {id} sent {sent} bytes, and its peer {address} has {received} of them"
+                ));
             }
             if record.closed.is_none() && !peer.write_over && !reset && C::FRAMED {
                 let (written, received) = (peer.whole_messages(), record.received);
                 if written != received {
-                    return Err(format!("peer {address} wrote {written} messages, and session {id} got {received}"));
+                    return Err(format!(
+                        "peer {address} wrote {written} messages, and session {id} got {received}"
+                    ));
                 }
             }
             if record.closed.is_none() && (peer.write_over || reset) {
@@ -413,7 +424,11 @@ impl<'a, C: Wire> World<'a, C> {
             self.peers[at] = None;
         }
         for peer in self.accepted.drain(..) {
-            self.shared.ledger().caused_by_peer(peer.peer.local_address(), peer.session, CloseReason::PeerClosed);
+            self.shared.ledger().caused_by_peer(
+                peer.peer.local_address(),
+                peer.session,
+                CloseReason::PeerClosed,
+            );
         }
         self.rest("the peers went")?;
         let counters = [self.engine.counters(0), self.engine.counters(1)];
@@ -425,7 +440,11 @@ impl<'a, C: Wire> World<'a, C> {
             return Err(format!("session {} is still there, and its peer is not", record.id));
         }
         let left = counters[0].sessions + counters[1].sessions;
-        if left > 0 { Err(format!("the counters say that {left} sessions are there, and none is")) } else { Ok(()) }
+        if left > 0 {
+            Err(format!("the counters say that {left} sessions are there, and none is"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Every place is free again, and the listeners listen.
@@ -441,7 +460,10 @@ impl<'a, C: Wire> World<'a, C> {
         for _ in 0..count {
             self.labels += 1;
             let label = self.labels << 8 | 0xfe;
-            let peer = self.net.connect_as(label, address).map_err(|error| format!("a probe cannot connect: {error}"))?;
+            let peer = self
+                .net
+                .connect_as(label, address)
+                .map_err(|error| format!("a probe cannot connect: {error}"))?;
             let mut peer = Peer::new(peer, label, Habit::Eager);
             peer.write(self.shared, self.codec, 20);
             probes.push(peer);
@@ -464,7 +486,11 @@ impl<'a, C: Wire> World<'a, C> {
             return Err(format!("{count} probes are connected, and {open} sessions are open"));
         }
         for probe in probes {
-            self.shared.ledger().caused_by_peer(probe.peer.local_address(), probe.session, CloseReason::PeerClosed);
+            self.shared.ledger().caused_by_peer(
+                probe.peer.local_address(),
+                probe.session,
+                CloseReason::PeerClosed,
+            );
         }
         self.rest("the probes went")
     }
@@ -497,7 +523,9 @@ impl<'a, C: Wire> World<'a, C> {
         let failed: u64 = counters.iter().map(|of| of.connect_failed).sum();
         let bytes = counters.iter().map(|of| of.sessions).sum::<u64>();
         if began < opened || ended > began || ended < opened || bytes != 0 || failed < ledger.connect_failed {
-            return Err(format!("the counters do not balance: {counters:?}, and {opened} sessions were opened"));
+            return Err(format!(
+                "the counters do not balance: {counters:?}, and {opened} sessions were opened"
+            ));
         }
         Ok(())
     }

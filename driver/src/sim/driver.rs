@@ -157,11 +157,6 @@ impl Sim {
         }
     }
 
-    /// True if a wait without time would deliver something, or let a socket have its turn.
-    pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.waker.is_notified() || self.net.borrow().has_due(self.number)
-    }
-
     fn owner(&self, socket: SlabKey) -> Owner {
         Owner::Driver { driver: self.number, socket }
     }

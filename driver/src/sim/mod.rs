@@ -101,20 +101,9 @@ impl SimNet {
         self.net.borrow().now()
     }
 
-    /// Virtual time since the network was made.
-    pub fn elapsed(&self) -> Duration {
-        self.net.borrow().elapsed()
-    }
-
-    /// How far the next event of the network is; zero if one is due.
-    pub fn next_event_in(&self) -> Option<Duration> {
-        let net = self.net.borrow();
-        Some(net.next_event()?.saturating_sub(net.elapsed()))
-    }
-
     /// A number from 0 to `max`, both possible, from the network's own chance: for whoever steps it.
     pub fn draw(&self, max: u64) -> u64 {
-        self.net.borrow_mut().random.up_to(max)
+        self.net.borrow_mut().draw(max)
     }
 
     /// Another driver on this network.

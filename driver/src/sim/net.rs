@@ -39,6 +39,8 @@ const DRIVER_SHIFT: u32 = 36;
 /// Labels of what is no connection.
 const LISTENERS_FIRST: u64 = 1 << 60;
 const DRIVER_LABELS_FIRST: u64 = 1 << 61;
+/// The label of whoever steps the net.
+const STEPPER_LABEL: u64 = 1 << 62;
 
 /// Who acts on an end or a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +131,8 @@ pub(super) struct Port {
 #[derive(Debug)]
 pub(super) struct Net {
     pub(super) chance: Chance,
+    /// What is drawn for whoever steps the net.
+    stepper: Dice,
     pub(super) digest: Digest,
     pub(super) seed: u64,
     instance: u32,
@@ -154,8 +158,10 @@ pub(super) struct Net {
 
 impl Net {
     pub(super) fn new(seed: u64, tape: Option<Vec<u8>>, behaviour: Behaviour) -> Self {
+        let chance = Chance::new(seed, behaviour.faults.clone(), tape);
         Self {
-            chance: Chance::new(seed, behaviour.faults.clone(), tape),
+            stepper: chance.dice(STEPPER_LABEL),
+            chance,
             digest: Digest::default(),
             seed,
             instance: crate::types::next_instance(),
@@ -180,6 +186,11 @@ impl Net {
     /// A number that no other net has.
     pub(super) fn instance(&self) -> u32 {
         self.instance
+    }
+
+    /// A number from 0 to `max` for whoever steps the net.
+    pub(super) fn draw(&mut self, max: u64) -> u64 {
+        self.chance.up_to(&mut self.stepper, max)
     }
 
     // Time and events.
@@ -293,11 +304,6 @@ impl Net {
     pub(super) fn has_due(&self, driver: usize) -> bool {
         let port = &self.drivers[driver];
         !port.due.is_empty() || port.rained || self.next_event().is_some_and(|at| at <= self.now)
-    }
-
-    /// True if it is the turn of a socket of the driver.
-    pub(super) fn has_due(&self, driver: usize) -> bool {
-        !self.drivers[driver].due.is_empty()
     }
 
     /// A socket of the driver whose turn it is.
