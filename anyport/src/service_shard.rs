@@ -431,7 +431,9 @@ impl<H: Handler> ServiceShard<H> {
     fn flush_session<D: Driver>(&mut self, io: &mut D, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
         slot.dirty = false;
+        // What rose and fell in one turn is not told: nobody would hear of its relief.
         if std::mem::take(&mut slot.pressure_rose)
+            && slot.connection.under_pressure()
             && (!std::mem::replace(&mut slot.pressure_told, true) || planted(Bug::PressureToldTwice))
         {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::High));

@@ -305,7 +305,7 @@ impl SimEngine {
         for (_, shard) in self.running() {
             use anyport_driver::Driver as _;
             held.sockets += shard.io().sockets();
-            held.buffers += shard.io().leases_out();
+            held.buffers += shard.io().leases_out() - shard.io().leases_ready();
             for service in shard.services() {
                 let audit = service.audit();
                 held.sessions += audit.slots;
@@ -318,9 +318,14 @@ impl SimEngine {
 
 fn check_driver(io: &Sim, slots: usize) -> std::result::Result<(), String> {
     use anyport_driver::Driver as _;
-    let (sockets, leases) = (io.sockets(), io.leases_out());
+    let (sockets, leases) = (io.sockets(), io.leases_out() - io.leases_ready());
     if sockets < slots {
         return Err(format!("{slots} sessions have only {sockets} sockets"));
+    }
+    if io.invalid_submissions() > 0 {
+        return Err(
+            "an operation was submitted on a socket that was not there, or not in a state for it".to_owned()
+        );
     }
     if leases > 0 {
         return Err(format!("{leases} receive buffers were kept over a turn"));

@@ -132,7 +132,7 @@ fn command(seed: u64, arguments: &Arguments) -> String {
 
 fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let plan = Plan::of(seed, arguments.steps);
-    println!("{:#?}", plan.config);
+    println!("{}", plan.config);
     let outcome = run(&plan, &Options { tell: true, ..Options::default() });
     let Some(failure) = &outcome.failure else {
         tell(&outcome);
@@ -153,7 +153,7 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
 fn show(shrunk: &Shrunk) {
     let Shrunk { plan, faults, outcome, runs, .. } = shrunk;
     println!("\nwhat is left after {runs} runs: {} events, {} faults", plan.events.len(), faults.len());
-    println!("{:#?}", plan.config);
+    println!("{}", plan.config);
     for event in &plan.events {
         println!("  event  {event}");
     }

@@ -45,6 +45,28 @@ pub struct Config {
     pub check_every: usize,
 }
 
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { codec, shards, spread, driver, limits, clients, body_max, behaviour, mood, .. } = self;
+        writeln!(
+            f,
+            "  codec {codec:?}, bodies of at most {body_max} bytes, {shards} shards, {spread:?}, {clients} clients"
+        )?;
+        writeln!(f, "  {driver:?}")?;
+        writeln!(f, "  {limits:?}")?;
+        let Behaviour { delay_max, socket_buffer_bytes, step_bytes_max, faults, .. } = behaviour;
+        writeln!(
+            f,
+            "  delays up to {delay_max:?}, socket buffers {socket_buffer_bytes:?}, steps up to {step_bytes_max} bytes"
+        )?;
+        write!(f, "  faults in a million:")?;
+        for class in faults.classes() {
+            write!(f, " {class} {}", faults.rate(class).times_per_million())?;
+        }
+        write!(f, "\n  the handler calls {:?} with eagerness {}", mood.calls, mood.eagerness)
+    }
+}
+
 /// How a peer reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Habit {

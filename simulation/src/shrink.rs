@@ -112,7 +112,9 @@ impl Shrinker {
     /// Takes calls away from the handler, and sets the set-up back to what is simple.
     fn quiet_calls(&mut self) {
         for at in (0..self.plan.config.mood.calls.len()).rev() {
-            self.try_with(|plan| drop(plan.config.mood.calls.remove(at)));
+            self.try_with(|plan| {
+                plan.config.mood.calls.remove(at);
+            });
         }
         self.try_with(|plan| plan.config.clients = 0);
         self.try_with(|plan| plan.config.shards = 1);

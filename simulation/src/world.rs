@@ -8,7 +8,7 @@ use std::{
 
 use anyport::{
     Client, CloseReason, Engine, Lines, Raw, Remote, Server, SizeKind,
-    sim::{FaultCounts, FaultId, SimEngine, SimNet, SimPeerListener, Step},
+    sim::{FaultClass, FaultCounts, FaultId, Rate, SimEngine, SimNet, SimPeerListener, Step},
 };
 
 use crate::{
@@ -79,7 +79,9 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     let shared =
         Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
     let mut turns = 0;
-    let ended = catch_unwind(AssertUnwindSafe(|| World::new(plan, codec, &net, &shared)?.run(&mut turns)));
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        World::new(plan, codec, &net, &shared)?.map_or(Ok(()), |world| world.run(&mut turns))
+    }));
     let failure = match ended {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
@@ -115,13 +117,20 @@ struct World<'a, C: Wire> {
     taken: [u64; PEERS as usize],
     labels: u64,
     jobs_posted: u64,
+    calm: bool,
     steps: u64,
 }
 
 type Checked = Result<(), String>;
 
 impl<'a, C: Wire> World<'a, C> {
-    fn new(plan: &'a Plan, codec: C, net: &'a SimNet, shared: &'a Arc<Shared>) -> Result<Self, String> {
+    /// `None` if the engine could not listen, because that is one of the faults.
+    fn new(
+        plan: &'a Plan,
+        codec: C,
+        net: &'a SimNet,
+        shared: &'a Arc<Shared>,
+    ) -> Result<Option<Self>, String> {
         let config = &plan.config;
         let text = |error: anyport::Error| format!("the engine does not start: {error}");
         let mut engine = Engine::new().and_then(|engine| engine.shards(config.shards)).map_err(text)?;
@@ -142,7 +151,7 @@ impl<'a, C: Wire> World<'a, C> {
             net.listen(UPSTREAM.parse().expect("an address")).map_err(|error| error.to_string())?;
         let engine = engine.simulate(net).map_err(text)?;
         let peers = (0..PEERS).map(|_| None).collect();
-        Ok(Self {
+        Ok(Some(Self {
             plan,
             codec,
             net,
@@ -156,8 +165,9 @@ impl<'a, C: Wire> World<'a, C> {
             taken: [0; PEERS as usize],
             labels: 0,
             jobs_posted: 0,
+            calm: false,
             steps: 0,
-        })
+        }))
     }
 
     fn run(mut self, steps: &mut u64) -> Checked {
@@ -330,8 +340,10 @@ impl<'a, C: Wire> World<'a, C> {
             self.accepted.push(Peer::new(peer, self.labels << 8 | 0xff, Habit::Eager));
         }
         let (shared, codec) = (self.shared, self.codec);
-        for peer in self.accepted.iter_mut() {
-            peer.write(shared, codec, 100);
+        if !self.calm {
+            for peer in &mut self.accepted {
+                peer.write(shared, codec, 100);
+            }
         }
         for peer in self.peers.iter_mut().flatten().chain(&mut self.accepted) {
             peer.read(shared, codec)?;
@@ -343,6 +355,7 @@ impl<'a, C: Wire> World<'a, C> {
 
     fn run_calm(&mut self) -> Checked {
         self.net.calm();
+        self.calm = true;
         self.shared.ledger().calm = true;
         for peer in self.peers.iter_mut().flatten() {
             peer.habit = Habit::Eager;

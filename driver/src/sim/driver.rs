@@ -184,6 +184,13 @@ impl Sim {
         !self.ready.is_empty() || self.waker.is_notified() || self.net.borrow().has_due(self.number)
     }
 
+    /// Receive buffers with bytes that no wait has delivered yet. What is out besides them
+    /// ([`leases_out`](Driver::leases_out)) is with the driver's user.
+    pub fn leases_ready(&self) -> usize {
+        let is_lease = |ready: &&Completion| matches!(ready.outcome, Outcome::Received(Received::Data(_)));
+        self.ready.iter().filter(is_lease).count()
+    }
+
     pub(super) fn stream(&mut self, socket: SocketKey) -> Option<&mut Stream> {
         stream_of(&mut self.sockets, socket.0)
     }
