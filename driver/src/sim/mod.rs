@@ -43,6 +43,8 @@ mod net;
 mod peer;
 mod queue;
 mod random;
+#[cfg(test)]
+mod storm;
 mod turns;
 mod weather;
 
