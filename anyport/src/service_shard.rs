@@ -56,6 +56,11 @@ fn slot_of(token: Token) -> SlabKey {
     SlabKey { index: (token.0 >> 32) as u32 & LISTENER_INDEX, generation: token.0 as u32 }
 }
 
+/// When a session is idle from which bytes last arrived in the tick `received_at`: at its very end, perhaps.
+fn idle_due(received_at: u64, idle_ticks: u64) -> u64 {
+    received_at.saturating_add(idle_ticks).saturating_add(1)
+}
+
 /// A service on a shard, for the shard's loop: one virtual call per event enters here, below it everything is
 /// concrete.
 pub(crate) trait ServiceOnShard<D: Driver> {
@@ -257,7 +262,7 @@ impl<H: Handler> ServiceShard<H> {
         let slot = self.local.slot(key);
         slot.opened = true;
         if self.idle_ticks > 0 {
-            let deadline = self.local.tick.saturating_add(self.idle_ticks);
+            let deadline = idle_due(self.local.tick, self.idle_ticks);
             self.local.wheel.set(deadline, TimerEvent::Idle(key));
         }
         self.local.mark(key);
@@ -658,7 +663,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
 
     fn abort(&mut self) {
         self.for_each_key(|this, key| {
-            this.local.slot(key).connection.close(CloseReason::Stopped);
+            this.local.slot(key).connection.abort(CloseReason::Stopped);
             this.local.mark(key);
         });
     }
@@ -695,7 +700,7 @@ impl<H: Handler> ServiceShard<H> {
         if slot.connection.state() != State::Open {
             return;
         }
-        let due = slot.received_at.saturating_add(self.idle_ticks);
+        let due = idle_due(slot.received_at, self.idle_ticks);
         if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);

@@ -272,6 +272,7 @@ impl<C: Wire> Everything<C> {
                 let record = &mut ledger.records[at];
                 record.sent += 1;
                 record.sent_bytes += size as u64;
+                record.held_back |= sent == Sent::High;
             }
             Sent::Refused(Refusal::QueueFull) => ledger.ended_by_us(at, CloseReason::SendQueueFull, was_open),
             Sent::Refused(_) => {}
@@ -300,7 +301,9 @@ impl<C: Wire> Everything<C> {
             session.resume();
         }
         if let Some(at) = session.state().record {
-            self.shared.ledger().records[at].paused = paused;
+            let record = &mut self.shared.ledger().records[at];
+            record.paused = paused;
+            record.held_back |= paused;
         }
     }
 
@@ -526,7 +529,8 @@ impl<C: Wire> Handler for Everything<C> {
             {
                 let idle = now.saturating_duration_since(ledger.records[at].received_at);
                 let limit = self.shared.limits.idle_timeout;
-                ledger.ensure(limit.is_some_and(|limit| idle >= limit), || {
+                let held_back = ledger.records[at].held_back;
+                ledger.ensure(limit.is_some_and(|limit| idle >= limit || held_back), || {
                     format!("session {id} was closed as idle after {idle:?}, and the limit is {limit:?}")
                 });
             }
