@@ -21,7 +21,6 @@ use super::{
     SimEnd,
     buffers::Buffers,
     chance::nanos,
-    faults::FaultClass,
     io_error,
     net::{Net, Owner},
 };
@@ -289,11 +288,6 @@ impl Sim {
         }
     }
 
-    /// An opportunity for a fault in a wait: if it fires, a number up to `max`.
-    fn faults(&mut self, class: FaultClass, max: u64) -> Option<u64> {
-        self.net.borrow_mut().driver_faults(self.number, class, max)
-    }
-
     fn check(&self) {
         let net = self.net.borrow();
         assert!(self.dry.len() <= self.sockets.len(), "a socket is dry once");
@@ -385,12 +379,12 @@ impl Driver for Sim {
             let net = self.net.borrow();
             (timeout.map(|timeout| net.later(nanos(timeout.min(WAIT_MAX)))), net.in_a_moment())
         };
-        let sleeps = timeout != Some(Duration::ZERO);
-        let spurious = sleeps && self.faults(FaultClass::SpuriousWake, 0).is_some();
+        let mut spurious = false;
         loop {
             let rained = {
                 let mut net = self.net.borrow_mut();
                 net.run_due();
+                spurious |= net.takes_wake(self.number);
                 net.has_rained(self.number)
             };
             if rained {
@@ -416,17 +410,17 @@ impl Driver for Sim {
                 net.advance_to(at);
             } else {
                 if let Some(bound) = bound {
-                    net.advance_to(bound);
+                    // A wake may have come later than its moment.
+                    let at = bound.max(net.now);
+                    net.advance_to(at);
                 }
                 break;
             }
         }
         self.waker.awake();
         let mut count = self.ready.len().min(COMPLETIONS_MAX);
-        if count > 1
-            && let Some(more) = self.faults(FaultClass::SmallBatch, 7)
-        {
-            count = count.min(1 + more as usize);
+        if count > 0 {
+            count = self.net.borrow_mut().batch_of(self.number, count);
         }
         let before = completions.len();
         completions.extend(self.ready.drain(..count));
