@@ -724,6 +724,8 @@ impl Driver for Sim {
             DetachedSocket::Descriptor(_) => return None,
             #[cfg(windows)]
             DetachedSocket::Handle(_) => return None,
+            #[cfg(loom)]
+            DetachedSocket::Model(_) => return None,
         };
         if end.net != self.net.borrow().instance() {
             return None;
