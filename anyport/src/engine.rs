@@ -4,7 +4,6 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::AtomicUsize,
         mpsc::{Sender, channel},
     },
     thread::JoinHandle,
@@ -19,7 +18,7 @@ use anyport_driver::{
 };
 
 use crate::{
-    counters::{Counters, Published},
+    counters::{Counters, Live, Published},
     error::{Error, Result},
     handler::Handler,
     remote::{Mail, Mailbox, Remote, mailbox},
@@ -454,7 +453,7 @@ struct ServiceTemplate<H: Handler, F> {
     stop: Stop,
     mails: Vec<Mail<H>>,
     mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
-    live: Arc<AtomicUsize>,
+    live: Arc<Live>,
     published: Vec<Arc<Published>>,
 }
 
@@ -463,7 +462,6 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
         let shard = birth.shard;
         let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mailbox = mailbox.expect("a shard is built once");
-        let _ = mailbox.waker.set(birth.waker.clone());
         let hands_over = birth.hands_over;
         let mut role = self.role;
         match &mut role {
@@ -490,7 +488,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
             shard: shard as u8,
             service: self.service,
             stop: self.stop.clone(),
-            jobs: mailbox.receiver,
+            jobs: mailbox.open(birth.waker.clone()),
             hand_to: if hands_over { self.mails.clone() } else { Vec::new() },
             live: Arc::clone(&self.live),
             published: Arc::clone(&self.published[shard]),

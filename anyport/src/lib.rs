@@ -36,6 +36,8 @@ mod engine;
 mod error;
 mod handler;
 mod log_limit;
+#[cfg(all(loom, test))]
+mod models;
 mod remote;
 mod service;
 mod service_shard;
@@ -44,6 +46,7 @@ mod shard_loop;
 #[cfg(feature = "signals")]
 mod signals;
 mod stop;
+mod sync;
 
 pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultKind, Frame, FrameError, Limits, Lines,

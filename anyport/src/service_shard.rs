@@ -3,11 +3,7 @@
 use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::Receiver,
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +16,7 @@ use anyport_driver::{
 };
 
 use crate::{
-    counters::{Counters, Published},
+    counters::{Counters, Live, Published},
     error::{Error, Result},
     handler::{ConnectFailure, Handler, Pressure},
     log_limit::LogLimit,
@@ -28,6 +24,7 @@ use crate::{
     service::Role,
     session::{Local, Session, Shard, Slot, TimerEvent},
     stop::Stop,
+    sync::mpsc::Receiver,
 };
 
 /// Jobs that one turn takes from a mailbox.
@@ -80,7 +77,7 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) jobs: Receiver<Job<H>>,
     /// Shards that this one hands accepted connections to; empty if each shard accepts its own.
     pub(crate) hand_to: Vec<Mail<H>>,
-    pub(crate) live: Arc<AtomicUsize>,
+    pub(crate) live: Arc<Live>,
     pub(crate) published: Arc<Published>,
     pub(crate) now: Instant,
 }
@@ -94,7 +91,7 @@ pub(crate) struct ServiceShard<H: Handler> {
     hand_to: Vec<Mail<H>>,
     next_hand: usize,
     /// Sessions of the service over all shards.
-    live: Arc<AtomicUsize>,
+    live: Arc<Live>,
     fired: Vec<TimerEvent>,
     frame_size_max: usize,
     idle_ticks: u64,
@@ -202,14 +199,14 @@ impl<H: Handler> ServiceShard<H> {
         if self.ending {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
         }
-        if self.live.fetch_add(1, Ordering::Relaxed) < self.local.limits.sessions_max {
+        if self.live.admit(self.local.limits.sessions_max) {
             let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
             let slot = self.slot(connection, socket, peer);
             if let Some(key) = self.local.sessions.insert_with(|_| slot) {
                 return self.opened(key);
             }
+            self.live.leave();
         }
-        self.live.fetch_sub(1, Ordering::Relaxed);
         self.refuse(io, socket, peer, CloseReason::AtCapacity);
     }
 
@@ -265,7 +262,7 @@ impl<H: Handler> ServiceShard<H> {
         let Some(key) = self.local.sessions.insert_with(|_| slot) else {
             return io.submit(self.listener_token(), Op::Close { socket });
         };
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.live.count();
         io.submit(token(self.local.service, key), Op::Connect { socket });
     }
 
@@ -445,7 +442,7 @@ impl<H: Handler> ServiceShard<H> {
         let slot = self.local.slot(key);
         let (opened, peer) = (slot.opened, slot.peer);
         // Before the handler is told: who hears of the end may take the place.
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.live.leave();
         if opened {
             self.count_closed(reason);
             self.local.counters.sessions -= 1;
