@@ -157,8 +157,10 @@ impl<const PLAIN: usize, const RARE: usize> Versioned<PLAIN, RARE> {
         for (place, value) in self.plain.iter().zip(plain) {
             place.store(value, Ordering::Relaxed);
         }
-        for (place, value) in self.rare.iter().zip(rare.into_iter().flatten()) {
-            place.store(value, Ordering::Relaxed);
+        if let Some(rare) = rare {
+            for (place, value) in self.rare.iter().zip(rare) {
+                place.store(value, Ordering::Relaxed);
+            }
         }
         // Who reads this version finds the numbers above, or later ones.
         self.version.store(version.wrapping_add(2), Ordering::Release);
