@@ -483,7 +483,17 @@ impl<C: Wire> Handler for Everything<C> {
     fn on_open(&mut self, session: &mut Session<Self>) {
         let (id, address) = (session.id(), session.peer_address());
         let now = session.shard().now();
-        let at = self.shared.ledger().opened(id, address, now);
+        let (is_open, sessions_max) = (session.is_open(), self.shared.limits.sessions_max);
+        let at = {
+            let mut ledger = self.shared.ledger();
+            let at = ledger.opened(id, address, now);
+            ledger.ensure(is_open, || format!("session {id} was told to be open, and is not"));
+            let open = ledger.open[id.service() as usize];
+            ledger.ensure(open <= sessions_max, || {
+                format!("{open} sessions are open, and {sessions_max} may be")
+            });
+            at
+        };
         session.state().record = Some(at);
         // The label of what we send comes first.
         self.send(session, false);

@@ -52,8 +52,8 @@ pub(crate) struct Ledger {
     caused_at: HashMap<SocketAddr, Vec<CloseReason>>,
     /// The first thing that was wrong.
     pub(crate) failure: Option<String>,
-    /// Sessions that opened and have not closed.
-    pub(crate) open: usize,
+    /// Sessions of each service that opened and have not closed.
+    pub(crate) open: [usize; 2],
     pub(crate) connect_failed: u64,
     /// Faults are off, and the handler only answers.
     pub(crate) calm: bool,
@@ -79,7 +79,7 @@ impl Ledger {
             by_address: HashMap::new(),
             caused_at: HashMap::new(),
             failure: None,
-            open: 0,
+            open: [0; 2],
             connect_failed: 0,
             calm: false,
             stopping: None,
@@ -123,7 +123,7 @@ impl Ledger {
         if id.service() == 0 {
             self.by_address.insert(address, at);
         }
-        self.open += 1;
+        self.open[id.service() as usize] += 1;
         self.records.push(Record {
             id,
             address,
@@ -166,7 +166,8 @@ impl Ledger {
         let (exact, idle) = (record.exact, now.saturating_duration_since(record.received_at));
         let caused = self.has_cause(at, reason);
         let half_closed = self.has_cause(at, CloseReason::PeerClosed);
-        self.open = self.open.saturating_sub(1);
+        let open = &mut self.open[id.service() as usize];
+        *open = open.saturating_sub(1);
         self.ensure(before.is_none(), || format!("session {id} ended twice: {before:?}, then {reason:?}"));
         match (exact, reason) {
             // A drain that takes too long ends by its deadline, whoever asked for it.

@@ -123,6 +123,8 @@ struct World<'a, C: Wire> {
     connections: HashMap<SocketAddr, u64>,
     labels: u64,
     jobs_posted: u64,
+    /// The last job of each shard.
+    posted: Vec<u64>,
     calm: bool,
     steps: u64,
 }
@@ -178,6 +180,7 @@ impl<'a, C: Wire> World<'a, C> {
             connections: HashMap::new(),
             labels: 0,
             jobs_posted: 0,
+            posted: vec![0; plan.config.shards],
             calm: false,
             steps: 0,
         }))
@@ -364,6 +367,7 @@ impl<'a, C: Wire> World<'a, C> {
         let shard = shard as usize % self.plan.config.shards;
         self.jobs_posted += 1;
         let number = self.jobs_posted;
+        self.posted[shard] = number;
         self.server.post_to_shard(shard, move |handler, on| {
             let mut ledger = handler.shared.ledger();
             ledger.ensure(on.index() == shard, || {
@@ -425,6 +429,7 @@ impl<'a, C: Wire> World<'a, C> {
         self.resume_all();
         self.rest("the faults ended")?;
         self.look_at_peers()?;
+        self.look_at_ends()?;
         let stopping = self.shared.ledger().stopping.is_some();
         if !stopping {
             self.leave()?;
@@ -484,7 +489,14 @@ impl<'a, C: Wire> World<'a, C> {
         let ledger = &mut *self.shared.ledger();
         for peer in self.peers.iter().flatten().chain(&self.accepted) {
             let (address, reset) = (peer.peer.local_address(), peer.peer.is_reset());
-            let Some(at) = ledger.record_of(address, peer.session) else { continue };
+            let Some(at) = ledger.record_of(address, peer.session) else {
+                let gone = reset || peer.peer.is_end_of_stream() || ledger.stopping.is_some();
+                let refused = self.engine.counters(0).closed_for(CloseReason::AtCapacity) > 0;
+                if gone || refused || peer.peer.peer_address().port() != 7000 {
+                    continue;
+                }
+                return Err(format!("peer {address} is connected, and has no session"));
+            };
             let record = &ledger.records[at];
             let id = record.id;
             let failed = self.connections.get(&address).is_none_or(|&connection| self.has_failed(connection));
@@ -509,6 +521,34 @@ impl<'a, C: Wire> World<'a, C> {
             }
             if record.closed.is_none() && (peer.garbage || peer.half_closed || reset) {
                 return Err(format!("session {id} is open, and its peer {address} has ended its direction"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was to end has ended, and what was to be done was done.
+    fn look_at_ends(&self) -> Checked {
+        let ledger = self.shared.ledger();
+        let idle = self.plan.config.limits.idle_timeout;
+        for record in ledger.records.iter().filter(|record| record.closed.is_none()) {
+            let id = record.id;
+            if record.ending {
+                return Err(format!(
+                    "session {id} was told to end as {:?}, and is still there",
+                    record.exact
+                ));
+            }
+            if idle.is_some() {
+                return Err(format!(
+                    "session {id} has been idle for {REST_TIME:?}, and the limit is {idle:?}"
+                ));
+            }
+        }
+        for (shard, (&posted, &run)) in self.posted.iter().zip(&ledger.job_of_shard).enumerate() {
+            if posted != run && ledger.stopping.is_none() {
+                return Err(format!(
+                    "job {posted} was posted to shard {shard} last, and the last that ran is {run}"
+                ));
             }
         }
         Ok(())

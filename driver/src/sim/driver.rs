@@ -186,8 +186,16 @@ impl Sim {
     /// Receive buffers with bytes that no wait has delivered yet. What is out besides them
     /// ([`leases_out`](Driver::leases_out)) is with the driver's user.
     pub fn leases_ready(&self) -> usize {
-        let is_lease = |ready: &&Completion| matches!(ready.outcome, Outcome::Received(Received::Data(_)));
-        self.ready.iter().filter(is_lease).count()
+        self.ready_with(|outcome| matches!(outcome, Outcome::Received(Received::Data(_))))
+    }
+
+    /// Sockets that are closed, and no wait has said so yet.
+    pub fn closes_ready(&self) -> usize {
+        self.ready_with(|outcome| matches!(outcome, Outcome::Closed(_)))
+    }
+
+    fn ready_with(&self, is_it: impl Fn(&Outcome) -> bool) -> usize {
+        self.ready.iter().filter(|ready| is_it(&ready.outcome)).count()
     }
 
     pub(super) fn stream(&mut self, socket: SocketKey) -> Option<&mut Stream> {
@@ -468,6 +476,8 @@ impl Driver for Sim {
             DetachedSocket::Descriptor(_) => return None,
             #[cfg(windows)]
             DetachedSocket::Handle(_) => return None,
+            #[cfg(loom)]
+            DetachedSocket::Model(_) => return None,
         };
         if end.net != self.net.borrow().instance() {
             return None;
