@@ -12,7 +12,8 @@
 //! | file | what |
 //! |---|---|
 //! | `ring` | entries in and out, the one system call |
-//! | `buffers` | the ring of receive buffers |
+//! | `buffers`, `memory` | the ring of receive buffers |
+//! | `guarded` | their memory in builds with guard pages (`docs/guard-pages.md`) |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
 //! | `check` | finding the resets that the kernel's receive misses |
@@ -24,6 +25,9 @@
 mod accept;
 mod buffers;
 mod check;
+#[cfg(guard_pages)]
+mod guarded;
+mod memory;
 mod probe;
 mod ring;
 mod sockaddr;
@@ -312,6 +316,8 @@ impl IoUring {
         if tag != Tag::Ignored && !more {
             self.ring.settle();
         }
+        #[cfg(guard_pages)]
+        guarded::refuse_freed(tag, entry.result());
         match tag {
             Tag::Receive => self.received(SocketKey(key), entry, more, out),
             Tag::Send => self.sent(SocketKey(key), entry.result(), out),
@@ -461,6 +467,8 @@ impl Drop for IoUring {
             self.ring.take(&mut entries, usize::MAX);
             for entry in entries {
                 let (tag, _) = Tag::parse(entry.user_data());
+                #[cfg(guard_pages)]
+                guarded::refuse_freed(tag, entry.result());
                 if tag != Tag::Ignored && !cqueue::more(entry.flags()) {
                     self.ring.settle();
                 }

@@ -9,6 +9,10 @@
 
 #![expect(clippy::similar_names, reason = "every case has a seed, and many have sent and seen")]
 
+#[cfg(all(guard_pages, target_os = "linux"))]
+#[global_allocator]
+static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
+
 mod accept;
 mod bed;
 mod buffers;
