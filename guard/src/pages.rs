@@ -1,4 +1,4 @@
-//! Address space that is given out once: spans of pages, each followed by a page that nobody may touch.
+//! Address space that is given out once: spans of pages, each followed by pages that nobody may touch.
 
 #![allow(unsafe_code, reason = "mapping memory and taking its permissions away")]
 
@@ -40,13 +40,17 @@ pub(crate) fn is_ours(at: *const u8) -> bool {
     reserved != 0 && (reserved..reserved + RESERVED_BYTES).contains(&at.addr())
 }
 
-/// Zeroed pages that can be used, `len` bytes of them, with an inaccessible page behind. `None` if the system refuses
-/// (a process has a bounded number of mappings), or all addresses are used up.
-pub(crate) fn take(len: usize) -> Option<NonNull<u8>> {
-    debug_assert!(len.is_multiple_of(PAGE_BYTES), "spans are whole pages");
+/// Zeroed pages that can be used, `len` bytes of them, with `behind` bytes that nobody may touch behind. `None` if the
+/// system refuses (a process has a bounded number of mappings), or all addresses are used up.
+pub(crate) fn take(len: usize, behind: usize) -> Option<NonNull<u8>> {
+    debug_assert!(
+        len.is_multiple_of(PAGE_BYTES) && behind.is_multiple_of(PAGE_BYTES),
+        "spans are whole pages"
+    );
     let reserved = reserved();
-    let offset = TAKEN.fetch_add(len.checked_add(PAGE_BYTES)?, Ordering::Relaxed);
-    if reserved == 0 || offset.checked_add(len + PAGE_BYTES)? > RESERVED_BYTES {
+    let all = len.checked_add(behind)?;
+    let offset = TAKEN.fetch_add(all, Ordering::Relaxed);
+    if reserved == 0 || offset.checked_add(all)? > RESERVED_BYTES {
         return None;
     }
     let at = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(reserved + offset))?;

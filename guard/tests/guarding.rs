@@ -143,14 +143,29 @@ fn freeing_twice_ends_the_process() {
 }
 
 #[test]
+fn a_hundred_thousand_at_a_time_are_guarded() {
+    if is_child() {
+        let many: Vec<_> = (0..100_000_u64).map(Box::new).collect();
+        assert!(many.iter().enumerate().all(|(at, number)| **number == at as u64));
+        assert!(counts().live >= 100_000, "{:?}", counts());
+        drop(many);
+        assert!(counts().live < 1_000, "{:?}", counts());
+        assert_eq!(counts().unguarded, 0);
+        return;
+    }
+    let output = child("a_hundred_thousand_at_a_time_are_guarded");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Every other one freed: more mappings than a process may have.
+#[test]
 fn what_is_too_much_comes_without_a_guard_and_is_counted() {
     if is_child() {
-        let many: Vec<_> = (0..40_000_u64).map(Box::new).collect();
-        let unguarded = counts().unguarded;
-        assert!((10_000..40_000).contains(&unguarded), "{unguarded}");
-        assert!(many.iter().enumerate().all(|(at, number)| **number == at as u64));
-        drop(many);
-        assert!(counts().live < 1_000);
+        let mut many: Vec<_> = (0..150_000_u64).map(|number| Some(Box::new(number))).collect();
+        many.iter_mut().step_by(2).for_each(|number| *number = None);
+        let more: Vec<_> = (0..1_000_u64).map(Box::new).collect();
+        assert!(counts().unguarded > 1_000, "{:?}", counts());
+        assert!(more.iter().enumerate().all(|(at, number)| **number == at as u64));
         return;
     }
     let output = child("what_is_too_much_comes_without_a_guard_and_is_counted");

@@ -8,6 +8,9 @@ use std::{io, ptr::NonNull};
 
 use rustix::io::Errno;
 
+#[cfg(test)]
+mod tests;
+
 use super::tag::Tag;
 
 /// What stands in a piece that came back.
