@@ -16,6 +16,7 @@
 //! | `guarded` | their memory in builds with guard pages (`docs/guard-pages.md`) |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
+//! | `again` | cancelling again what a cancel missed |
 //! | `check` | finding the resets that the kernel's receive misses |
 //! | `tag` | what a completion is about |
 //! | `probe` | what the kernel offers |
@@ -23,6 +24,7 @@
 #![allow(unsafe_code, reason = "entries and buffers are shared with the kernel; each block says why it may")]
 
 mod accept;
+mod again;
 mod buffers;
 mod check;
 #[cfg(guard_pages)]
@@ -51,6 +53,7 @@ pub use probe::{Features, probe};
 
 use self::{
     accept::Accepting,
+    again::Ending,
     buffers::Buffers,
     check::Checks,
     ring::Ring,
@@ -94,6 +97,7 @@ pub struct IoUring {
     posted: usize,
     places: u32,
     checks: Checks,
+    ending: Ending,
     event: Arc<OwnedFd>,
     waker: Waker,
 }
@@ -143,6 +147,7 @@ impl IoUring {
             retry_at: None,
             places: slots,
             checks: Checks::default(),
+            ending: Ending::default(),
             event,
             waker,
         };
@@ -252,6 +257,7 @@ impl IoUring {
             let entry = socket.cancel_all();
             // SAFETY: a cancel points at nothing.
             unsafe { self.ring.push_unowed(&entry) };
+            self.ending.note(key);
             self.give_up_starved(key);
             self.give_up_shutdown(key);
         }
@@ -420,6 +426,7 @@ impl IoUring {
         };
         let woken = self.waker.awake();
         result?;
+        self.ending.note_submitted();
         let queued = self.queued.len().min(COMPLETIONS_MAX);
         completions.extend(self.queued.drain(..queued));
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -435,7 +442,7 @@ impl IoUring {
 
     /// How long a wait may sleep: until the caller's deadline or the next retry of an accept.
     fn patience(&self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Option<Duration> {
-        let own = [self.retry_at, self.checks.due()].into_iter().flatten().min();
+        let own = [self.retry_at, self.checks.due(), self.ending.due()].into_iter().flatten().min();
         if timeout.is_none() && own.is_none() {
             return None;
         }
@@ -553,12 +560,14 @@ impl Driver for IoUring {
                 state.user_cancelled = true;
                 // SAFETY: a cancel points at nothing.
                 unsafe { self.ring.push_unowed(&socket::cancel(Tag::Receive.with(socket.0))) };
+                self.ending.note(socket);
             }
             OpKind::Receive => self.give_up_starved(socket),
             OpKind::Send if state.batch.is_some() && !state.send_cancelled => {
                 state.send_cancelled = true;
                 // SAFETY: a cancel points at nothing.
                 unsafe { self.ring.push_unowed(&socket::cancel(Tag::Send.with(socket.0))) };
+                self.ending.note(socket);
             }
             _ => {}
         }
@@ -570,6 +579,7 @@ impl Driver for IoUring {
         loop {
             self.retry_accepts();
             self.check_quiet_sockets();
+            self.cancel_again();
             self.feed_starved();
             let idle =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
