@@ -24,3 +24,14 @@ pub(crate) fn fault(errno: Errno) -> Fault {
     };
     Fault::new(kind, errno.raw_os_error())
 }
+
+#[cfg(all(test, guard_pages))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "memory that had been freed")]
+    fn with_guard_pages_a_bad_address_is_a_bug() {
+        fault(Errno::FAULT);
+    }
+}

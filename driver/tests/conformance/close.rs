@@ -71,7 +71,9 @@ pub(crate) fn s10_close_joins_sends_at_any_moment<W: World>(seed: u64) {
         let pairs: Vec<_> = (0..32).map(|_| bed.pair_at(door)).collect();
         let sends: Vec<_> = pairs.iter().map(|(socket, _)| bed.send(*socket, &bytes)).collect();
         if round % 2 == 0 {
-            pairs.iter().for_each(|(socket, _)| bed.cancel(*socket, OpKind::Send));
+            for (socket, _) in &pairs {
+                bed.cancel(*socket, OpKind::Send);
+            }
         }
         if round % 4 == 0 {
             bed.until("every send ends", |bed| sends.iter().all(|send| bed.end_of(*send).is_some()));
@@ -224,8 +226,7 @@ pub(crate) fn s10_many_close_at_once<W: World>(seed: u64) {
 
 pub(crate) fn s10_a_listener_closes_without_ever_accepting<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, _) =
-        bed.driver().listen(crate::bed::V4, &anyport_driver::ListenOptions::default()).unwrap();
+    let (listener, _) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
     let close = bed.close(listener);
     assert_eq!(bed.end(close), CLOSED);
     assert_eq!(bed.driver().sockets(), 0);

@@ -133,7 +133,7 @@ fn a_send_of_a_batch_that_was_freed_while_it_waited_is_refused_and_nothing_is_se
 fn fill(socket: &mut TcpStream) -> usize {
     let mut filled = 0;
     loop {
-        match socket.write(&[1; 64 << 10]) {
+        match socket.write(&[1; 16 << 10]) {
             Ok(count) => filled += count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return filled,
             Err(error) => panic!("{error}"),
