@@ -26,6 +26,8 @@ static GUARD: Guarding = Guarding;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const KILLS: u64 = 6_000;
+/// A long storm tells how far it is each time so many are killed.
+const TOLD_EACH: u64 = 20_000;
 /// Sessions at one time: more than there are buffers, so that some run dry.
 const SESSIONS: usize = 48;
 const CONFIG: DriverConfig =
@@ -182,6 +184,7 @@ impl<D: Driver> Storm<D> {
     }
 
     /// A batch of one small piece, one large, or several.
+    #[expect(clippy::unnecessary_box_returns, reason = "batches move as boxes")]
     fn batch(&mut self, byte: u8) -> Box<SendBatch> {
         let mut batch = self.pool.take();
         let sizes = match self.chance.below(4) {
@@ -308,7 +311,7 @@ fn all_are(bytes: &[u8], byte: u8) -> bool {
 /// Writes as much of `len` as there is room for. The other side may be gone.
 fn feed(peer: &mut TcpStream, byte: u8, len: usize) {
     match peer.write(&vec![byte; len]) {
-        Ok(_) => {}
+        Ok(written) => assert!(written <= len),
         Err(error) => assert!(is_of_a_dead_session(error.kind()), "{error}"),
     }
 }
@@ -320,7 +323,7 @@ fn look(session: &mut Session) {
     match peer.read(&mut bytes) {
         Ok(0) => {}
         Ok(count) => {
-            assert!(all_are(&bytes[..count], !session.byte), "the peer got other bytes than were sent")
+            assert!(all_are(&bytes[..count], !session.byte), "the peer got other bytes than were sent");
         }
         Err(error) => assert!(is_of_a_dead_session(error.kind()), "{error}"),
     }
@@ -347,6 +350,9 @@ fn storm(driver: impl Driver) {
     let mut storm = Storm::new(driver, number("ANYPORT_SEED", 1));
     while storm.tally.killed < kills {
         storm.round();
+        if storm.tally.killed % TOLD_EACH < SESSIONS as u64 {
+            println!("{kind:?}: {:?}", storm.tally);
+        }
     }
     while !storm.held.is_empty() {
         storm.give_back_one();
