@@ -82,6 +82,10 @@ pub mod types;
 mod unix;
 pub mod wake;
 
+#[cfg(all(test, guard_pages, target_os = "linux"))]
+#[global_allocator]
+static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
+
 use std::{
     io,
     net::SocketAddr,
