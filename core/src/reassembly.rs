@@ -40,7 +40,7 @@ impl Reassembly {
     ) -> Result<Option<Frame<'a>>, FrameError> {
         if self.spent {
             self.tail.clear();
-            self.spent = false;
+            self.spent = planted(Bug::SpentTailKept);
         }
         if self.tail.is_empty() {
             let bytes = &chunk[*at..];
@@ -97,6 +97,9 @@ impl Reassembly {
                 }
                 Decoded::NeedMore { missing } => self.missing = missing,
             }
+            if planted(Bug::TailStartsAnew) {
+                self.tail.clear();
+            }
         }
     }
 
@@ -110,7 +113,7 @@ impl Reassembly {
     ) -> Result<(), FrameError> {
         if self.spent {
             self.tail.clear();
-            self.spent = planted(Bug::SpentTailKept);
+            self.spent = false;
         }
         let rest = &chunk[at..];
         if rest.is_empty() {
@@ -124,9 +127,6 @@ impl Reassembly {
         }
         if self.tail.capacity() == 0 {
             self.tail = pool.take_tail();
-        }
-        if planted(Bug::TailStartsAnew) {
-            self.tail.clear();
         }
         self.tail.extend_from_slice(rest);
         Ok(())

@@ -173,7 +173,8 @@ impl Plan {
         }
         if chance.one_in(4) {
             let act = if chance.one_in(3) { Act::Abort } else { Act::Drain };
-            let at = events.len() - chance.below(1 + events.len() as u64 / 8) as usize;
+            let last = 1 + events.len() as u64 / chance.pick(&[1, 8]);
+            let at = events.len() - chance.below(last) as usize;
             events.insert(at, Event { act, steps: 1 });
         }
         Self { seed, config, events }
