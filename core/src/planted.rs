@@ -107,7 +107,7 @@ bugs! {
     TailTakesTooMuch: "R34",
     /// A frame that is cut twice loses its beginning.
     TailStartsAnew: "R34",
-    /// The tail of a cut frame is thrown away once too often.
+    /// A cut frame that was given out comes before the next one again.
     SpentTailKept: "R34",
     /// The beginning of a cut frame is forgotten.
     CutFrameForgotten: "R34",

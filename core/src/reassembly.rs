@@ -39,8 +39,10 @@ impl Reassembly {
         frame_size_max: usize,
     ) -> Result<Option<Frame<'a>>, FrameError> {
         if self.spent {
-            self.tail.clear();
-            self.spent = planted(Bug::SpentTailKept);
+            if !planted(Bug::SpentTailKept) {
+                self.tail.clear();
+            }
+            self.spent = false;
         }
         if self.tail.is_empty() {
             let bytes = &chunk[*at..];

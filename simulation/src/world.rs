@@ -29,7 +29,7 @@ const REST_STEPS_MAX: u64 = 5_000_000;
 /// Steps within which something must have moved meanwhile.
 const IDLE_STEPS_MAX: u64 = 100_000;
 /// Time that the engine is given for that: it is virtual, and covers every deadline of a plan.
-const REST_TIME: Duration = Duration::from_mins(10);
+const REST_TIME: Duration = Duration::from_hours(12);
 /// Connections that look whether places are free again.
 const PROBES_MAX: usize = 50;
 
