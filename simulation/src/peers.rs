@@ -84,7 +84,7 @@ impl Peer {
         true
     }
 
-    /// Writes what is no frame. True if there was room for all of it, at the end of a message.
+    /// Writes what is no frame, at the end of a message. True if any of it was written.
     pub(crate) fn write_garbage<C: Wire>(&mut self, shared: &Shared, codec: C, too_large: bool) -> bool {
         let Some(garbage) = codec.garbage(too_large) else { return false };
         if self.write_over || !self.finish_message(shared, codec) {
@@ -92,9 +92,9 @@ impl Peer {
         }
         self.write_over = true;
         let written = self.peer.write(&garbage);
-        // What does not fit leaves a cut frame behind, which is no fault.
+        // A part of it may be a cut frame, and no fault yet.
         self.garbage = written == garbage.len();
-        self.garbage
+        written > 0
     }
 
     /// Ends its direction.
