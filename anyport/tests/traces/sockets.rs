@@ -1,0 +1,108 @@
+//! The world of a real driver: an engine on threads of its own, and peers on this machine's sockets.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use anyport::{DriverChoice, Engine, Remote, Running, SessionId};
+
+use crate::{
+    handler::{Door, Event, Job, Obedient, add_doors},
+    world::{Arrived, Peer, World},
+};
+
+/// Shards of the engine: sessions of one script meet on one, and live apart on two.
+const SHARDS: usize = 2;
+
+pub(crate) struct Sockets {
+    engine: Running,
+    remotes: Vec<Remote<Obedient>>,
+    told: Receiver<(SocketAddr, Event)>,
+    peers: Vec<Option<TcpStream>>,
+    patience: Duration,
+}
+
+impl Sockets {
+    pub(crate) fn start(driver: DriverChoice, patience: Duration) -> Self {
+        let mut engine = Engine::new().unwrap().shards(SHARDS).unwrap().driver(driver);
+        let (tell, told) = channel();
+        let remotes = add_doors(&mut engine, "127.0.0.1:0", &tell);
+        Self { engine: engine.start().unwrap(), remotes, told, peers: Vec::new(), patience }
+    }
+
+    /// Ends the engine in order: whatever a script left behind would keep it from that.
+    pub(crate) fn stop(self) {
+        self.engine.stop().unwrap();
+    }
+
+    fn peer(&mut self, peer: Peer) -> &mut TcpStream {
+        self.peers[peer].as_mut().expect("a script does nothing with a peer that it has closed")
+    }
+
+    fn take(&mut self, peer: Peer) -> TcpStream {
+        self.peers[peer].take().expect("a script closes a peer once")
+    }
+}
+
+impl World for Sockets {
+    fn begin(&mut self) {
+        self.peers.clear();
+    }
+
+    fn connect(&mut self, door: Door) -> SocketAddr {
+        let to = self.engine.address(door as usize).unwrap();
+        let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(self.patience)).unwrap();
+        stream.set_write_timeout(Some(self.patience)).unwrap();
+        let address = stream.local_addr().unwrap();
+        self.peers.push(Some(stream));
+        address
+    }
+
+    fn write(&mut self, peer: Peer, bytes: &[u8]) {
+        // A failure is that of a connection that the server has ended: reading tells.
+        let _ = self.peer(peer).write_all(bytes);
+    }
+
+    fn half_close(&mut self, peer: Peer) {
+        let _ = self.peer(peer).shutdown(std::net::Shutdown::Write);
+    }
+
+    fn close(&mut self, peer: Peer) {
+        drop(self.take(peer));
+    }
+
+    fn reset(&mut self, peer: Peer) {
+        let stream = self.take(peer);
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    fn read(&mut self, peer: Peer, bytes: &mut Vec<u8>) -> Arrived {
+        let mut buffer = [0; 16 << 10];
+        match self.peer(peer).read(&mut buffer) {
+            Ok(0) => Arrived::End,
+            Ok(count) => {
+                bytes.extend_from_slice(&buffer[..count]);
+                Arrived::Bytes
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Arrived::Reset,
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Arrived::Nothing,
+                _ => panic!("reading from the server: {error}"),
+            },
+        }
+    }
+
+    fn next_event(&mut self) -> Option<(SocketAddr, Event)> {
+        self.told.recv_timeout(self.patience).ok()
+    }
+
+    fn post(&mut self, door: Door, session: SessionId, job: Job) {
+        let posted = self.remotes[door as usize].post(session, move |handler, session| job.run(handler, session));
+        assert!(posted, "the engine has ended");
+    }
+}
