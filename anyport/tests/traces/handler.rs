@@ -222,8 +222,11 @@ impl Event {
     }
 }
 
-/// Where events come out: whose they are, and what happened.
-pub(crate) type Tell = Sender<(SocketAddr, Event)>;
+/// Whose an event is: two peers may have the same address, if they came through different doors.
+pub(crate) type Whose = (Door, SocketAddr);
+
+/// Where events come out.
+pub(crate) type Tell = Sender<(Whose, Event)>;
 
 /// Obeys commands.
 pub(crate) struct Obedient {
@@ -244,7 +247,7 @@ pub(crate) struct Mind {
 impl Obedient {
     fn tell(&self, session: &mut Session<'_, Self>, event: Event) {
         // Whoever is not listening any more does not want to know.
-        let _ = self.tell.send((session.peer_address(), event));
+        let _ = self.tell.send(((self.door, session.peer_address()), event));
     }
 
     fn obey(&mut self, session: &mut Session<'_, Self>, command: Command, frame: Frame) {

@@ -453,16 +453,16 @@ impl Player<'_> {
         while self.sides[side].seen.events.len() < self.sides[side].paper.events.len()
             && !matches!(self.sides[side].seen.events.last(), Some(Event::Close(_)))
         {
-            let Some((address, event)) = self.world.next_event() else {
+            let Some((whose, event)) = self.world.next_event() else {
                 self.sides[side].seen.stuck = Some("the handler was told no more");
                 return Err(Stuck);
             };
             // What a script before this one left behind is nobody's.
-            if let Some(whose) = self.sides.iter_mut().rfind(|whose| whose.address == address) {
+            if let Some(side) = self.sides.iter_mut().rfind(|side| (side.door, side.address) == whose) {
                 if let Event::Open(id) = event {
-                    whose.id = Some(id);
+                    side.id = Some(id);
                 }
-                whose.seen.events.push(event);
+                side.seen.events.push(event);
             }
         }
         while self.sides[side].seen.bytes.len() < self.sides[side].paper.bytes.len()

@@ -11,7 +11,7 @@ use anyport::{
 };
 
 use crate::{
-    handler::{Door, Event, Job, Obedient, add_doors},
+    handler::{Door, Event, Job, Obedient, Whose, add_doors},
     world::{Arrived, PATIENCE, Peer, World},
 };
 
@@ -20,7 +20,7 @@ const SHARDS: usize = 2;
 pub(crate) struct Simulated {
     engine: SimEngine,
     remotes: Vec<Remote<Obedient>>,
-    told: Receiver<(SocketAddr, Event)>,
+    told: Receiver<(Whose, Event)>,
     peers: Vec<Seen>,
 }
 
@@ -125,7 +125,7 @@ impl World for Simulated {
         arrived
     }
 
-    fn next_event(&mut self) -> Option<(SocketAddr, Event)> {
+    fn next_event(&mut self) -> Option<(Whose, Event)> {
         let Self { engine, told, peers, .. } = self;
         let mut event = None;
         engine.run_until(PATIENCE, |_| {

@@ -10,7 +10,7 @@ use std::{
 use anyport::{DriverChoice, Engine, Remote, Running, SessionId};
 
 use crate::{
-    handler::{Door, Event, Job, Obedient, add_doors},
+    handler::{Door, Event, Job, Obedient, Whose, add_doors},
     world::{Arrived, Peer, World},
 };
 
@@ -20,7 +20,7 @@ const SHARDS: usize = 2;
 pub(crate) struct Sockets {
     engine: Running,
     remotes: Vec<Remote<Obedient>>,
-    told: Receiver<(SocketAddr, Event)>,
+    told: Receiver<(Whose, Event)>,
     peers: Vec<Option<TcpStream>>,
     patience: Duration,
 }
@@ -97,7 +97,7 @@ impl World for Sockets {
         }
     }
 
-    fn next_event(&mut self) -> Option<(SocketAddr, Event)> {
+    fn next_event(&mut self) -> Option<(Whose, Event)> {
         self.told.recv_timeout(self.patience).ok()
     }
 

@@ -6,6 +6,9 @@ use anyport::CloseReason;
 
 use crate::handler::{Event, hash};
 
+/// How the last line of a session begins that waited in vain.
+const STUCK: &str = "stuck: ";
+
 /// How a session ended for its peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerEnd {
@@ -57,7 +60,7 @@ impl Trace {
             Some(PeerEnd::WasReset) => "peer reset it".into(),
             None => "peer saw no end".into(),
         });
-        lines.extend(self.stuck.map(|what| format!("stuck: {what}")));
+        lines.extend(self.stuck.map(|what| format!("{STUCK}{what}")));
         SessionTrace { name, lines }
     }
 }
@@ -86,12 +89,15 @@ pub(crate) struct Parting {
     pub(crate) line: usize,
 }
 
-/// The first difference, if there is one.
+/// The first difference, if there is one. A session that is stuck comes first: others only ended with it.
 pub(crate) fn parting(left: &[SessionTrace], right: &[SessionTrace]) -> Option<Parting> {
     const NONE: &SessionTrace = &SessionTrace { name: String::new(), lines: Vec::new() };
     let pairs = (0..left.len().max(right.len()))
         .map(|session| (left.get(session).unwrap_or(NONE), right.get(session).unwrap_or(NONE)));
-    for (session, (left, right)) in pairs.enumerate() {
+    let is_stuck = |trace: &SessionTrace| trace.lines.last().is_some_and(|line| line.starts_with(STUCK));
+    let mut pairs: Vec<_> = pairs.enumerate().collect();
+    pairs.sort_by_key(|(_, (left, right))| !is_stuck(left) && !is_stuck(right));
+    for (session, (left, right)) in pairs {
         let lines = left.lines.len().max(right.lines.len());
         if let Some(line) = (0..lines).find(|line| left.lines.get(*line) != right.lines.get(*line)) {
             return Some(Parting { session, line });

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyport::SessionId;
 
-use crate::handler::{Door, Event, Job};
+use crate::handler::{Door, Event, Job, Whose};
 
 /// Longer than anything here takes, in the world's own time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ pub(crate) trait World {
     /// Waits until something arrives at a peer, and appends it to `bytes`.
     fn read(&mut self, peer: Peer, bytes: &mut Vec<u8>) -> Arrived;
     /// Waits for the next event of any session.
-    fn next_event(&mut self) -> Option<(SocketAddr, Event)>;
+    fn next_event(&mut self) -> Option<(Whose, Event)>;
     /// Sends a job to a session.
     fn post(&mut self, door: Door, session: SessionId, job: Job);
 }
