@@ -3,12 +3,14 @@
 use std::{collections::HashMap, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
 use anyport::{
-    CloseReason, Encode, Engine, Frame, Handler, Limits, Remote, SendMarks, Server, Session, SessionId, Shard,
-    SizeKind, TimerKey,
+    CloseReason, Encode, Engine, Frame, Handler, Limits, Remote, SendMarks, Server, Session, SessionId,
+    Shard, SizeKind, TimerKey,
 };
 
 /// Largest frame, header included.
 pub(crate) const FRAME_BYTES_MAX: u16 = 8 << 10;
+/// Bytes of a frame's header.
+const HEADER_BYTES: usize = 4;
 /// Sessions that [`Door::Narrow`] lets in at a time.
 pub(crate) const NARROW_SESSIONS_MAX: usize = 2;
 /// Marks that a script crosses often.
@@ -44,7 +46,11 @@ impl Door {
 
     /// The greeting, as it is on the wire.
     pub(crate) fn greeting(self) -> Vec<u8> {
-        if matches!(self, Self::Greeting | Self::Farewell) { wire(ANSWER, &pattern(1, 300)) } else { Vec::new() }
+        if matches!(self, Self::Greeting | Self::Farewell) {
+            wire(ANSWER, &pattern(1, 300))
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -52,35 +58,53 @@ impl Door {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     /// Nothing: it only carries bytes.
-    Note { len: u16 },
+    Note {
+        len: u16,
+    },
     /// Send the same frame back.
-    Echo { len: u16 },
+    Echo {
+        len: u16,
+    },
     /// Send so many frames of such bodies.
-    Burst { count: u16, size: u16 },
+    Burst {
+        count: u16,
+        size: u16,
+    },
     /// Stop reading until a job resumes it.
     Pause,
     /// Stop reading until a timer resumes it.
-    PauseFor { micros: u16 },
+    PauseFor {
+        micros: u16,
+    },
     /// Panic when the session's end is told.
     PanicAtClose,
     Drain,
     /// Send, then drain: all of it must arrive.
-    AnswerAndDrain { size: u16 },
-    Kick { number: u16 },
+    AnswerAndDrain {
+        size: u16,
+    },
+    Kick {
+        number: u16,
+    },
     /// Send, then throw out: nothing of it may arrive.
-    AnswerAndKick { size: u16 },
+    AnswerAndKick {
+        size: u16,
+    },
     /// Close for one of [`CLOSE_REASONS`].
-    Close { reason: u8 },
+    Close {
+        reason: u8,
+    },
     Panic,
     /// Send more than the queue holds.
     Overflow,
 }
 
 /// What a handler may close for.
-pub(crate) const CLOSE_REASONS: [CloseReason; 3] =
-    [CloseReason::Stopped, CloseReason::IdleTimeout, CloseReason::ReceiveFailed(anyport::Fault::of(
-        anyport::FaultKind::Unreachable,
-    ))];
+pub(crate) const CLOSE_REASONS: [CloseReason; 3] = [
+    CloseReason::Stopped,
+    CloseReason::IdleTimeout,
+    CloseReason::ReceiveFailed(anyport::Fault::of(anyport::FaultKind::Unreachable)),
+];
 
 impl Command {
     fn kind(self) -> u16 {
@@ -156,6 +180,17 @@ impl Command {
         }
     }
 
+    /// How many bytes that is.
+    pub(crate) fn answer_bytes(self) -> usize {
+        let frame = |size: u16| HEADER_BYTES + usize::from(size);
+        match self {
+            Self::Echo { len } => frame(len),
+            Self::Burst { count, size } => usize::from(count) * frame(size),
+            Self::AnswerAndDrain { size } => frame(size),
+            _ => 0,
+        }
+    }
+
     /// What the test is told when it is delivered.
     pub(crate) fn event(self, salt: u64) -> Event {
         Event::frame(&Frame { kind: self.kind(), body: &self.body(salt) })
@@ -165,13 +200,19 @@ impl Command {
 /// What a job tells the server to do to a session, from outside its shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Job {
-    Send { size: u16 },
-    Kick { number: u16 },
+    Send {
+        size: u16,
+    },
+    Kick {
+        number: u16,
+    },
     Drain,
     /// Reads again, after [`Command::Pause`]. Nothing is told: it races with ends of the session, lawfully.
     Resume,
     /// The same, and sends: to a peer that reset the connection meanwhile.
-    ResumeAndSend { size: u16 },
+    ResumeAndSend {
+        size: u16,
+    },
 }
 
 impl Job {
@@ -209,7 +250,11 @@ fn resume(session: &mut Session<'_, Obedient>) {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
     Open(SessionId),
-    Frame { kind: u16, len: usize, hash: u64 },
+    Frame {
+        kind: u16,
+        len: usize,
+        hash: u64,
+    },
     /// A frame was delivered to a paused session.
     WhilePaused,
     Job(Job),
@@ -362,8 +407,13 @@ pub(crate) fn add_doors(engine: &mut Engine, address: &str, tell: &Tell) -> Vec<
 
 /// Bytes that differ from place to place, and from salt to salt.
 fn pattern(salt: u64, len: u16) -> Vec<u8> {
-    let mix = |at: u64| (at ^ salt.rotate_left(20)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..u64::from(len)).map(|at| (mix(at + 1) >> 56) as u8).collect()
+    let mut bytes = vec![0; len.into()];
+    for (at, word) in bytes.chunks_mut(8).enumerate() {
+        let mixed = (at as u64 ^ salt.rotate_left(20)).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ mixed >> 29).to_le_bytes();
+        word.copy_from_slice(&mixed[..word.len()]);
+    }
+    bytes
 }
 
 /// A frame as it is on the wire.
@@ -375,7 +425,9 @@ fn wire(kind: u16, body: &[u8]) -> Vec<u8> {
 
 /// FNV-1a: tells bytes apart in one number that a person can compare.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    for byte in bytes {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash
 }

@@ -40,7 +40,9 @@ pub(crate) fn play(script: &Script, world: &mut dyn World) -> Played {
     let _ = steps.and_then(|()| (0..player.sides.len()).try_for_each(|side| player.finish(side)));
     let traces = |trace: fn(&Side) -> &Trace| {
         let named = player.sides.iter().enumerate();
-        named.map(|(nth, side)| trace(side).told(format!("session {nth}, {:?}", side.door), side.loose)).collect()
+        named
+            .map(|(nth, side)| trace(side).told(format!("session {nth}, {:?}", side.door), side.loose))
+            .collect()
     };
     Played { seen: traces(|side| &side.seen), paper: traces(|side| &side.paper) }
 }
@@ -103,7 +105,7 @@ impl Side {
 
     /// Bytes of answers that may still be on their way, or wait for the session to be resumed.
     fn answers_out(&self) -> usize {
-        let gated: usize = self.gated.iter().map(|(command, salt)| command.answer(*salt).len()).sum();
+        let gated: usize = self.gated.iter().map(|(command, _)| command.answer_bytes()).sum();
         gated + self.paper.bytes.len().saturating_sub(self.seen.bytes.len())
     }
 
@@ -215,14 +217,17 @@ impl Player<'_> {
             self.complete_cut(side)?;
         }
         let commands = up_to_pause(commands, salt);
-        let with_salts = || commands.iter().enumerate().map(|(nth, command)| (*command, salt.wrapping_add(nth as u64)));
+        let with_salts =
+            || commands.iter().enumerate().map(|(nth, command)| (*command, salt.wrapping_add(nth as u64)));
         let wires: Vec<_> = with_salts().map(|(command, salt)| command.wire(salt)).collect();
         let bytes: usize = wires.iter().map(Vec::len).sum();
-        let answers: usize = with_salts().map(|(command, salt)| command.answer(salt).len()).sum();
+        let answers: usize = commands.iter().map(|command| command.answer_bytes()).sum();
         let too_many = |side: &Side| side.answers_out() + answers > ANSWERS_BYTES_MAX;
         let rest = self.sides[side].cut.as_ref().map_or(0, |(.., rest)| rest.len());
         let is_paused = self.sides[side].paused;
-        if is_paused && self.sides[side].gated_bytes + rest + bytes > PAUSED_BYTES_MAX || too_many(&self.sides[side]) {
+        if is_paused && self.sides[side].gated_bytes + rest + bytes > PAUSED_BYTES_MAX
+            || too_many(&self.sides[side])
+        {
             self.resume_fully(side)?;
             self.settle(side)?;
         }
@@ -297,7 +302,7 @@ impl Player<'_> {
 
     fn close(&mut self, side: usize) -> Going {
         let gated = &self.sides[side].gated;
-        if gated.iter().any(|(command, salt)| !command.answer(*salt).is_empty()) {
+        if gated.iter().any(|(command, _)| command.answer_bytes() > 0) {
             self.resume_fully(side)?;
         }
         // What is unread when a peer closes makes it a reset.

@@ -23,13 +23,21 @@ pub(crate) enum Act {
     /// Ends the session that was there, if there was one, and opens another.
     Connect(Door),
     /// Several frames in one write; of the last one only so many bytes, and the rest with the next write.
-    Write { commands: Vec<Command>, cut: Option<u16> },
+    Write {
+        commands: Vec<Command>,
+        cut: Option<u16>,
+    },
     /// What ends the session, and so many bytes behind it in the same write.
-    End { by: End, trailing: u16 },
+    End {
+        by: End,
+        trailing: u16,
+    },
     HalfClose,
     Close,
     /// `unseen`: also if the server was sent something whose arrival nobody can see.
-    Reset { unseen: bool },
+    Reset {
+        unseen: bool,
+    },
     Post(Job),
     /// Waits until everything so far has had its effect.
     Settle,
@@ -114,7 +122,9 @@ impl Draw {
                 let cut = self.one_in(4).then(|| self.from_to(1, 5000) as u16);
                 Act::Write { commands, cut }
             }
-            55..=64 => Act::End { by: self.end(), trailing: if self.one_in(4) { self.size(3000) } else { 0 } },
+            55..=64 => {
+                Act::End { by: self.end(), trailing: if self.one_in(4) { self.size(3000) } else { 0 } }
+            }
             65..=68 => Act::HalfClose,
             69..=72 => Act::Close,
             73..=76 => Act::Reset { unseen: self.one_in(100) },

@@ -38,7 +38,6 @@ impl Seen {
     fn peer(&mut self) -> &mut SimPeer {
         self.peer.as_mut().expect("a script does nothing with a peer that it has closed")
     }
-
 }
 
 /// Takes what has come for every peer: a kernel's buffer would have room for it, and a server that waits for room
@@ -137,7 +136,8 @@ impl World for Simulated {
     }
 
     fn post(&mut self, door: Door, session: SessionId, job: Job) {
-        let posted = self.remotes[door as usize].post(session, move |handler, session| job.run(handler, session));
+        let posted =
+            self.remotes[door as usize].post(session, move |handler, session| job.run(handler, session));
         assert!(posted, "the engine has ended");
     }
 }
