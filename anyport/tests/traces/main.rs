@@ -84,11 +84,12 @@ fn report(
         differs
     });
     let seed = script.seed;
-    let list: String = small.steps.iter().map(|step| format!("    {step:?}\n")).collect();
+    let steps: Vec<_> = small.steps.iter().map(|step| format!("    {step:?}")).collect();
+    let steps = steps.join("\n");
     format!(
         "the script of seed {seed} has another trace. Play it again:\n\n    \
          ANYPORT_SEED={seed} cargo test -p anyport --test traces {test}\n\n{first}\n\
-         {} of its {} steps show a difference:\n\n{list}\n{last}",
+         {} of its {} steps show a difference:\n\n{steps}\n\n{last}",
         small.steps.len(),
         script.steps.len(),
     )

@@ -62,12 +62,12 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut draw = Draw { state: seed };
-        let slots = draw.from_to(1, SLOTS_MAX);
-        let length = draw.from_to(5, STEPS_MAX);
+        let slots = draw.between(1, SLOTS_MAX);
+        let length = draw.between(5, STEPS_MAX);
         // What is likely to have an open session: most steps should make sense.
         let mut open = [false; SLOTS_MAX as usize];
         let steps = (0..length).map(|_| {
-            let slot = draw.from_to(0, slots - 1) as usize;
+            let slot = draw.between(0, slots - 1) as usize;
             let act = if open[slot] { draw.act() } else { Act::Connect(draw.door()) };
             let ends = match &act {
                 Act::Connect(door) => matches!(door, Door::Kicking | Door::Panicking),
@@ -97,29 +97,29 @@ impl Draw {
     }
 
     /// A number from `low` to `high`, both possible.
-    fn from_to(&mut self, low: u64, high: u64) -> u64 {
+    fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
     fn one_in(&mut self, times: u64) -> bool {
-        self.from_to(1, times) == 1
+        self.between(1, times) == 1
     }
 
     /// Often small, at times up to `most`.
     fn size(&mut self, most: u64) -> u16 {
         let most = if self.one_in(4) { most } else { most.min(64) };
-        self.from_to(0, most) as u16
+        self.between(0, most) as u16
     }
 
     fn door(&mut self) -> Door {
-        if self.one_in(3) { Door::ALL[self.from_to(1, 5) as usize] } else { Door::Plain }
+        if self.one_in(3) { Door::ALL[self.between(1, 5) as usize] } else { Door::Plain }
     }
 
     fn act(&mut self) -> Act {
-        match self.from_to(0, 99) {
+        match self.between(0, 99) {
             0..=54 => {
-                let commands: Vec<_> = (0..self.from_to(1, 4)).map(|_| self.command()).collect();
-                let cut = self.one_in(4).then(|| self.from_to(1, 5000) as u16);
+                let commands: Vec<_> = (0..self.between(1, 4)).map(|_| self.command()).collect();
+                let cut = self.one_in(4).then(|| self.between(1, 5000) as u16);
                 Act::Write { commands, cut }
             }
             55..=64 => {
@@ -135,10 +135,10 @@ impl Draw {
     }
 
     fn command(&mut self) -> Command {
-        match self.from_to(0, 19) {
+        match self.between(0, 19) {
             0..=5 => Command::Note { len: self.size(6000) },
             6..=11 => Command::Echo { len: self.size(6000) },
-            12..=14 => Command::Burst { count: self.from_to(1, 20) as u16, size: self.size(250) },
+            12..=14 => Command::Burst { count: self.between(1, 20) as u16, size: self.size(250) },
             15..=16 => Command::Pause,
             17..=18 => Command::PauseFor { micros: self.size(2000) },
             _ => Command::PanicAtClose,
@@ -146,12 +146,12 @@ impl Draw {
     }
 
     fn end(&mut self) -> End {
-        match self.from_to(0, 8) {
+        match self.between(0, 8) {
             0 => End::By(Command::Drain),
             1 => End::By(Command::AnswerAndDrain { size: self.size(8000) }),
-            2 => End::By(Command::Kick { number: self.from_to(0, 999) as u16 }),
+            2 => End::By(Command::Kick { number: self.between(0, 999) as u16 }),
             3 => End::By(Command::AnswerAndKick { size: self.size(8000) }),
-            4 => End::By(Command::Close { reason: self.from_to(0, CLOSE_REASONS.len() as u64 - 1) as u8 }),
+            4 => End::By(Command::Close { reason: self.between(0, CLOSE_REASONS.len() as u64 - 1) as u8 }),
             5 => End::By(Command::Panic),
             6 => End::By(Command::Overflow),
             7 => End::Garbage,
@@ -160,9 +160,9 @@ impl Draw {
     }
 
     fn job(&mut self) -> Job {
-        match self.from_to(0, 9) {
+        match self.between(0, 9) {
             0..=3 => Job::Send { size: self.size(8000) },
-            4 => Job::Kick { number: self.from_to(0, 999) as u16 },
+            4 => Job::Kick { number: self.between(0, 999) as u16 },
             5 => Job::Drain,
             _ => Job::Resume,
         }
