@@ -3,8 +3,8 @@
 use std::{collections::HashMap, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
 use anyport::{
-    CloseReason, Encode, Engine, Frame, Handler, Limits, Remote, SendMarks, Server, Session, SessionId,
-    Shard, SizeKind, TimerKey,
+    CloseReason, DriverConfig, Encode, Engine, Frame, Handler, Limits, Remote, SendMarks, Server, Session,
+    SessionId, Shard, SizeKind, SocketOptions, Spread, TimerKey,
 };
 
 /// Largest frame, header included.
@@ -18,6 +18,13 @@ const SEND: SendMarks =
     SendMarks { high_water_bytes: 16 << 10, low_water_bytes: 8 << 10, queue_max_bytes: 64 << 10 };
 /// Nothing in a script may wait for them: every session is ended by somebody.
 const DEADLINE: Duration = Duration::from_mins(5);
+/// Scripts that one engine plays before it is stopped: it must end in order, with nothing left.
+pub(crate) const SCRIPTS_AN_ENGINE: u64 = 50;
+/// A driver with eight receive buffers.
+const SMALL: DriverConfig =
+    DriverConfig { sockets_max: 1 << 10, receive_memory_bytes: 4 << 10, receive_buffer_bytes: 512 };
+/// What a paused session is sent still fits.
+const SMALL_SOCKET_BYTES: usize = 4 << 10;
 /// Frames that no send queue here can hold.
 const OVERFLOW: usize = 100;
 /// The kind of frames that the server sends of its own.
@@ -389,20 +396,49 @@ impl Handler for Obedient {
     }
 }
 
-/// Adds a server for each door, all at `address`, which has port 0.
-pub(crate) fn add_doors(engine: &mut Engine, address: &str, tell: &Tell) -> Vec<Remote<Obedient>> {
-    let add = |door| {
-        let mut limits =
-            Limits { drain_deadline: DEADLINE, linger: DEADLINE, send: SEND, ..Limits::default() };
-        if door == Door::Narrow {
-            limits.sessions_max = NARROW_SESSIONS_MAX;
+/// How an engine is set up. Nothing of it may be seen in a trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Setup {
+    /// As it comes, on two shards: sessions of one script meet on one, and live apart on two.
+    Usual,
+    /// Receive memory that runs dry, buffers that cut every larger frame, sends that go out in parts.
+    Small,
+    /// One shard accepts, and hands connections over; small in the same way.
+    HandedOver,
+}
+
+impl Setup {
+    /// Scripts with neighbouring seeds share a setup, and so can share an engine.
+    pub(crate) fn of(seed: u64) -> Self {
+        [Self::Usual, Self::Small, Self::HandedOver][(seed / SCRIPTS_AN_ENGINE % 3) as usize]
+    }
+
+    /// An engine with a server for each door, all at `address`, which has port 0.
+    pub(crate) fn engine(self, address: &str, tell: &Tell) -> (Engine, Vec<Remote<Obedient>>) {
+        let mut engine = Engine::new().unwrap().shards(2).unwrap();
+        let mut options = SocketOptions::default();
+        if self != Self::Usual {
+            engine = engine.driver_config(SMALL);
+            options.receive_buffer_bytes = Some(SMALL_SOCKET_BYTES);
+            options.send_buffer_bytes = Some(SMALL_SOCKET_BYTES);
         }
-        let server = Server::bind(address, SizeKind::new(FRAME_BYTES_MAX)).limits(limits);
-        let tell = tell.clone();
-        let make = move |_| Obedient { door, tell: tell.clone(), timers: HashMap::new(), timer_next: 0 };
-        engine.add_server(server, make).unwrap()
-    };
-    Door::ALL.map(add).into()
+        if self == Self::HandedOver {
+            engine = engine.spread(Spread::HandOver);
+        }
+        let add = |door| {
+            let mut limits =
+                Limits { drain_deadline: DEADLINE, linger: DEADLINE, send: SEND, ..Limits::default() };
+            if door == Door::Narrow {
+                limits.sessions_max = NARROW_SESSIONS_MAX;
+            }
+            let server = Server::bind(address, SizeKind::new(FRAME_BYTES_MAX));
+            let tell = tell.clone();
+            let make = move |_| Obedient { door, tell: tell.clone(), timers: HashMap::new(), timer_next: 0 };
+            engine.add_server(server.limits(limits).socket_options(options), make).unwrap()
+        };
+        let remotes = Door::ALL.map(add).into();
+        (engine, remotes)
+    }
 }
 
 /// Bytes that differ from place to place, and from salt to salt.

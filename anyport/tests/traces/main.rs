@@ -18,6 +18,7 @@ use std::{fmt::Write as _, time::Duration};
 use anyport::DriverChoice;
 
 use crate::{
+    handler::{SCRIPTS_AN_ENGINE, Setup},
     play::{Played, play},
     script::Script,
     shrink::shrink,
@@ -29,8 +30,6 @@ use crate::{
 
 /// Scripts for each driver. Under Wine a round trip takes a hundred times as long.
 const SCRIPTS: u64 = if cfg!(windows) { 100 } else { 1000 };
-/// Scripts that one engine plays before it is stopped: it must end in order, with nothing left.
-const SCRIPTS_AN_ENGINE: u64 = 50;
 /// While a script that differs is made smaller, what does not come is not waited for that long.
 const SHRINKING_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -100,17 +99,18 @@ fn compare(driver: DriverChoice, test: &str) {
     let name = format!("{driver:?}");
     let anew = |script: &Script| {
         // An engine of its own: the one before may hold what a broken script left.
-        let mut world = Sockets::start(driver, SHRINKING_PATIENCE);
+        let mut world = Sockets::start(driver, Setup::of(script.seed), SHRINKING_PATIENCE);
         play(script, &mut world)
     };
     let mut world = None;
     for seed in seeds(SCRIPTS) {
         let script = Script::draw(seed);
-        let played = play(&script, world.get_or_insert_with(|| Sockets::start(driver, PATIENCE)));
+        let engine = world.get_or_insert_with(|| Sockets::start(driver, Setup::of(seed), PATIENCE));
+        let played = play(&script, engine);
         if let Some(text) = difference(&name, &script, &played) {
             panic!("{}", report(&name, test, &script, &text, &anew));
         }
-        if seed % SCRIPTS_AN_ENGINE == 0
+        if (seed + 1) % SCRIPTS_AN_ENGINE == 0
             && let Some(world) = world.take()
         {
             world.stop();

@@ -1,16 +1,20 @@
 //! Making a script that shows a difference small.
 
+use std::time::{Duration, Instant};
+
 use crate::script::{Act, Script};
 
 /// Most scripts that are tried.
-const TRIES_MAX: usize = 400;
+const TRIES_MAX: usize = 1000;
+/// How long to try: where something is waited for in vain, each try takes seconds.
+const TIME_MAX: Duration = Duration::from_secs(90);
 
 /// Takes away steps, then frames, as long as `differs` still says so.
 pub(crate) fn shrink(script: &Script, mut differs: impl FnMut(&Script) -> bool) -> Script {
-    let mut tries = 0;
+    let (mut tries, start) = (0, Instant::now());
     let mut attempt = |candidate: Script, best: &mut Script| {
         tries += 1;
-        let taken = tries <= TRIES_MAX && differs(&candidate);
+        let taken = tries <= TRIES_MAX && start.elapsed() < TIME_MAX && differs(&candidate);
         if taken {
             *best = candidate;
         }

@@ -6,16 +6,14 @@ use std::{
 };
 
 use anyport::{
-    Engine, Remote, SessionId,
+    Remote, SessionId,
     sim::{SimEngine, SimNet, SimPeer},
 };
 
 use crate::{
-    handler::{Door, Event, Job, Obedient, Whose, add_doors},
+    handler::{Door, Event, Job, Obedient, Setup, Whose},
     world::{Arrived, PATIENCE, Peer, World},
 };
-
-const SHARDS: usize = 2;
 
 pub(crate) struct Simulated {
     engine: SimEngine,
@@ -53,9 +51,8 @@ fn pump(peers: &mut [Seen]) {
 impl Simulated {
     /// `seed` decides how the network cuts, delays and orders.
     pub(crate) fn start(seed: u64) -> Self {
-        let mut engine = Engine::new().unwrap().shards(SHARDS).unwrap();
         let (tell, told) = channel();
-        let remotes = add_doors(&mut engine, "10.0.0.1:0", &tell);
+        let (engine, remotes) = Setup::of(seed).engine("10.0.0.1:0", &tell);
         Self { engine: engine.simulate(&SimNet::new(seed)).unwrap(), remotes, told, peers: Vec::new() }
     }
 

@@ -7,15 +7,12 @@ use std::{
     time::Duration,
 };
 
-use anyport::{DriverChoice, Engine, Remote, Running, SessionId};
+use anyport::{DriverChoice, Remote, Running, SessionId};
 
 use crate::{
-    handler::{Door, Event, Job, Obedient, Whose, add_doors},
+    handler::{Door, Event, Job, Obedient, Setup, Whose},
     world::{Arrived, Peer, World},
 };
-
-/// Shards of the engine: sessions of one script meet on one, and live apart on two.
-const SHARDS: usize = 2;
 
 pub(crate) struct Sockets {
     engine: Running,
@@ -26,11 +23,10 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    pub(crate) fn start(driver: DriverChoice, patience: Duration) -> Self {
-        let mut engine = Engine::new().unwrap().shards(SHARDS).unwrap().driver(driver);
+    pub(crate) fn start(driver: DriverChoice, setup: Setup, patience: Duration) -> Self {
         let (tell, told) = channel();
-        let remotes = add_doors(&mut engine, "127.0.0.1:0", &tell);
-        Self { engine: engine.start().unwrap(), remotes, told, peers: Vec::new(), patience }
+        let (engine, remotes) = setup.engine("127.0.0.1:0", &tell);
+        Self { engine: engine.driver(driver).start().unwrap(), remotes, told, peers: Vec::new(), patience }
     }
 
     /// Ends the engine in order: whatever a script left behind would keep it from that.
