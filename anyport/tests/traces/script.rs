@@ -34,7 +34,7 @@ pub(crate) enum Act {
     },
     HalfClose,
     Close,
-    /// `unseen`: also if the server was sent something whose arrival nobody can see.
+    /// `unseen`: directly behind something whose arrival nobody can see.
     Reset {
         unseen: bool,
     },
@@ -127,7 +127,7 @@ impl Draw {
             }
             65..=68 => Act::HalfClose,
             69..=72 => Act::Close,
-            73..=76 => Act::Reset { unseen: self.one_in(100) },
+            73..=76 => Act::Reset { unseen: self.one_in(4) },
             77..=92 => Act::Post(self.job()),
             93..=95 => Act::Connect(self.door()),
             _ => Act::Settle,
