@@ -24,7 +24,7 @@ pub(crate) const SCRIPTS_AN_ENGINE: u64 = 50;
 const SMALL: DriverConfig =
     DriverConfig { sockets_max: 1 << 10, receive_memory_bytes: 4 << 10, receive_buffer_bytes: 512 };
 /// What a paused session is sent still fits.
-const SMALL_SOCKET_BYTES: usize = 4 << 10;
+pub(crate) const SMALL_SOCKET_BYTES: usize = 4 << 10;
 /// Frames that no send queue here can hold.
 const OVERFLOW: usize = 100;
 /// The kind of frames that the server sends of its own.

@@ -336,7 +336,10 @@ impl Player<'_> {
             let note = || Command::Note { len: FRAME_BYTES_MAX - 100 }.wire(0);
             let frame = this.cut.as_ref().map_or_else(note, |(.., rest)| rest.clone());
             let half = if this.paused { PAUSED_BYTES_MAX } else { usize::MAX };
-            self.world.write(this.peer, &frame[..half.min(frame.len() - 1)]);
+            let half = half.min(frame.len() - 1);
+            // A session that drains discards frames, too: there a whole stream of them can be under way.
+            let before = if this.phase == Phase::Draining { note().repeat(8) } else { Vec::new() };
+            self.world.write(this.peer, &[&before, &frame[..half]].concat());
         }
         let this = &mut self.sides[side];
         let was_paused = std::mem::take(&mut this.paused);
@@ -463,6 +466,12 @@ impl Player<'_> {
 
     /// Waits until the handler was told, and the peer has got, all that they must have by now.
     fn settle(&mut self, side: usize) -> Going {
+        // First what a peer has to read: a server that has no room for more takes no frames.
+        while self.sides[side].seen.bytes.len() < self.sides[side].paper.bytes.len()
+            && self.sides[side].seen.end.is_none()
+        {
+            self.read(side)?;
+        }
         while self.sides[side].seen.events.len() < self.sides[side].paper.events.len()
             && !matches!(self.sides[side].seen.events.last(), Some(Event::Close(_)))
         {
@@ -477,11 +486,6 @@ impl Player<'_> {
                 }
                 side.seen.events.push(event);
             }
-        }
-        while self.sides[side].seen.bytes.len() < self.sides[side].paper.bytes.len()
-            && self.sides[side].seen.end.is_none()
-        {
-            self.read(side)?;
         }
         if self.sides[side].id.is_none() && !self.sides[side].paper.events.is_empty() {
             self.sides[side].seen.stuck = Some("it closed without having opened");

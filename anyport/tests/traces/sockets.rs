@@ -8,13 +8,18 @@ use std::{
 };
 
 use anyport::{DriverChoice, Remote, Running, SessionId};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
-    handler::{Door, Event, Job, Obedient, Setup, Whose},
+    handler::{Door, Event, Job, Obedient, SMALL_SOCKET_BYTES, Setup, Whose},
     world::{Arrived, Peer, World},
 };
 
+/// More than a script has on its way to a server.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+
 pub(crate) struct Sockets {
+    setup: Setup,
     engine: Running,
     remotes: Vec<Remote<Obedient>>,
     told: Receiver<(Whose, Event)>,
@@ -26,7 +31,14 @@ impl Sockets {
     pub(crate) fn start(driver: DriverChoice, setup: Setup, patience: Duration) -> Self {
         let (tell, told) = channel();
         let (engine, remotes) = setup.engine("127.0.0.1:0", &tell);
-        Self { engine: engine.driver(driver).start().unwrap(), remotes, told, peers: Vec::new(), patience }
+        Self {
+            setup,
+            engine: engine.driver(driver).start().unwrap(),
+            remotes,
+            told,
+            peers: Vec::new(),
+            patience,
+        }
     }
 
     /// Ends the engine in order: whatever a script left behind would keep it from that.
@@ -50,7 +62,14 @@ impl World for Sockets {
 
     fn connect(&mut self, door: Door) -> SocketAddr {
         let to = self.engine.address(door as usize).unwrap();
-        let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        if self.setup != Setup::Usual {
+            // Sends to it go out in parts; what it sends itself never waits for a server that waits for it.
+            socket.set_recv_buffer_size(SMALL_SOCKET_BYTES).unwrap();
+            socket.set_send_buffer_size(SEND_BUFFER_BYTES).unwrap();
+        }
+        socket.connect(&to.into()).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(self.patience)).unwrap();
         stream.set_write_timeout(Some(self.patience)).unwrap();
