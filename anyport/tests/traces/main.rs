@@ -28,7 +28,7 @@ use crate::{
     world::PATIENCE,
 };
 
-/// Scripts for each driver. Under Wine a round trip takes a hundred times as long.
+/// Scripts for each driver. Under Wine one takes about twenty times as long.
 const SCRIPTS: u64 = if cfg!(windows) { 100 } else { 1000 };
 /// While a script that differs is made smaller, what does not come is not waited for that long.
 const SHRINKING_PATIENCE: Duration = Duration::from_secs(3);
