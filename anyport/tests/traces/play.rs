@@ -221,7 +221,8 @@ impl Player<'_> {
             || commands.iter().enumerate().map(|(nth, command)| (*command, salt.wrapping_add(nth as u64)));
         let wires: Vec<_> = with_salts().map(|(command, salt)| command.wire(salt)).collect();
         let bytes: usize = wires.iter().map(Vec::len).sum();
-        let answers: usize = commands.iter().map(|command| command.answer_bytes()).sum();
+        let completed = self.sides[side].cut.as_ref().map_or(0, |(command, ..)| command.answer_bytes());
+        let answers = commands.iter().map(|command| command.answer_bytes()).sum::<usize>() + completed;
         let too_many = |side: &Side| side.answers_out() + answers > ANSWERS_BYTES_MAX;
         let rest = self.sides[side].cut.as_ref().map_or(0, |(.., rest)| rest.len());
         let is_paused = self.sides[side].paused;
