@@ -13,13 +13,15 @@ use anyport_tidy::{
 };
 
 /// Which of our crates may use which. Tests may use what the crate itself may.
-const LAYERS: [Layer; 6] = [
+const LAYERS: [Layer; 8] = [
     Layer { name: "anyport-core", may_use: &[] },
     Layer { name: "anyport-driver", may_use: &["anyport-core"] },
     Layer { name: "anyport-tls", may_use: &["anyport-core"] },
     Layer { name: "anyport", may_use: &["anyport-core", "anyport-driver", "anyport-tls"] },
     Layer { name: "anyport-cli", may_use: &["anyport"] },
     Layer { name: "anyport-tidy", may_use: &[] },
+    Layer { name: "anyport-fuzz-targets", may_use: &["anyport-core", "anyport-driver", "anyport"] },
+    Layer { name: "anyport-fuzz", may_use: &["anyport-fuzz-targets"] },
 ];
 
 /// The comparison with other engines is a workspace of its own, with rules of its own.
