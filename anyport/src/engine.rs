@@ -4,17 +4,14 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::AtomicUsize,
         mpsc::{Sender, channel},
     },
     thread::JoinHandle,
-    time::Instant,
 };
 
 use anyport_core::{Limits, SessionId, limits::InvalidLimit};
 use anyport_driver::{
     Driver, DriverChoice, DriverConfig, DriverKind, machine,
-    options::PortSharing,
     probe::{self, Chosen},
 };
 
@@ -24,9 +21,9 @@ use crate::{
     handler::Handler,
     remote::{Mail, Mailbox, Remote, mailbox},
     service::{Client, Role, Server, ServiceKind, resolve},
-    service_shard::{Birth, ServiceOnShard, ServiceShard},
     shard_loop::ShardLoop,
     stop::Stop,
+    template::{OnShard, ServiceTemplate, ShardBirth, Template},
 };
 
 /// How accepted connections are spread over the shards.
@@ -45,7 +42,7 @@ pub enum Spread {
 
 impl Spread {
     /// What is done with this driver: never `Auto`.
-    fn with(self, driver: DriverKind) -> Result<Self> {
+    pub(crate) fn with(self, driver: DriverKind) -> Result<Self> {
         match (self, driver.shares_ports()) {
             (Self::HandOver, _) | (Self::Auto, false) => Ok(Self::HandOver),
             (Self::Auto | Self::ReusePort, true) => Ok(Self::ReusePort),
@@ -57,20 +54,20 @@ impl Spread {
 /// An engine being set up. Services are added, then [`run`](Self::run) or [`start`](Self::start) brings it to
 /// life.
 pub struct Engine {
-    shards: usize,
+    pub(crate) shards: usize,
     choice: DriverChoice,
-    config: DriverConfig,
+    pub(crate) config: DriverConfig,
     /// The place, among the processors allowed, of the one that the first shard is bound to.
     pin: Option<usize>,
-    spread: Spread,
-    services: Vec<Service>,
-    stop: Stop,
+    pub(crate) spread: Spread,
+    pub(crate) services: Vec<Service>,
+    pub(crate) stop: Stop,
 }
 
-struct Service {
+pub(crate) struct Service {
     kind: ServiceKind,
-    template: Arc<dyn Template>,
-    published: Vec<Arc<Published>>,
+    pub(crate) template: Arc<dyn Template>,
+    pub(crate) published: Vec<Arc<Published>>,
 }
 
 impl Engine {
@@ -304,17 +301,17 @@ impl Engine {
     }
 }
 
-/// What one shard's thread is told.
-struct ShardPlan {
-    shard: usize,
-    kind: DriverKind,
-    config: DriverConfig,
-    hands_over: bool,
-    pin: Option<usize>,
-    templates: Vec<Arc<dyn Template>>,
+/// What one shard is told.
+pub(crate) struct ShardPlan {
+    pub(crate) shard: usize,
+    pub(crate) kind: DriverKind,
+    pub(crate) config: DriverConfig,
+    pub(crate) hands_over: bool,
+    pub(crate) pin: Option<usize>,
+    pub(crate) templates: Vec<Arc<dyn Template>>,
     /// Addresses that the shards before this one have bound.
-    addresses: Vec<Option<SocketAddr>>,
-    stop: Stop,
+    pub(crate) addresses: Vec<Option<SocketAddr>>,
+    pub(crate) stop: Stop,
 }
 
 type ShardThread = JoinHandle<Result<()>>;
@@ -380,18 +377,7 @@ impl ShardPlan {
                 return Ok(());
             }
         };
-        let mut services = Vec::new();
-        for (template, address) in self.templates.iter().zip(&self.addresses) {
-            let birth = ShardBirth {
-                shard: self.shard,
-                hands_over: self.hands_over,
-                bound: *address,
-                now: driver.now(),
-                waker: driver.waker(),
-            };
-            services.push(build(&**template, &birth));
-        }
-        let mut shard = ShardLoop::new(driver, services, self.stop.clone());
+        let mut shard = self.build(driver, build);
         match shard.start() {
             Ok(addresses) => {
                 let _ = tell.send(Ok(addresses));
@@ -410,6 +396,28 @@ impl ShardPlan {
     }
 }
 
+impl ShardPlan {
+    /// The shard with its services, not started.
+    pub(crate) fn build<D: Driver>(
+        &self,
+        driver: D,
+        build: impl Fn(&dyn Template, &ShardBirth) -> OnShard<D>,
+    ) -> ShardLoop<D> {
+        let on_shard = |(template, address): (&Arc<dyn Template>, &Option<SocketAddr>)| {
+            let birth = ShardBirth {
+                shard: self.shard,
+                hands_over: self.hands_over,
+                bound: *address,
+                now: driver.now(),
+                waker: driver.waker(),
+            };
+            build(&**template, &birth)
+        };
+        let services = self.templates.iter().zip(&self.addresses).map(on_shard).collect();
+        ShardLoop::new(driver, services, self.stop.clone())
+    }
+}
+
 /// A shard that panics takes the engine down: its sessions are lost, and the others must not wait for it.
 struct AbortOnPanic(Stop);
 
@@ -418,101 +426,6 @@ impl Drop for AbortOnPanic {
         if std::thread::panicking() {
             self.0.abort();
         }
-    }
-}
-
-/// What a shard tells a template.
-struct ShardBirth {
-    shard: usize,
-    /// The first shard accepts for all.
-    hands_over: bool,
-    bound: Option<SocketAddr>,
-    now: Instant,
-    waker: anyport_driver::Waker,
-}
-
-type OnShard<D> = Box<dyn ServiceOnShard<D>>;
-
-/// A service before it is on any shard. One method for each driver, because the choice is made at run time and
-/// everything below it is concrete.
-trait Template: Send + Sync {
-    #[cfg(target_os = "linux")]
-    fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring>;
-    #[cfg(unix)]
-    fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness>;
-    #[cfg(windows)]
-    fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp>;
-}
-
-struct ServiceTemplate<H: Handler, F> {
-    make: F,
-    codec: H::Codec,
-    limits: Limits,
-    role: Role,
-    service: u8,
-    shards: usize,
-    stop: Stop,
-    mails: Vec<Mail<H>>,
-    mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
-    live: Arc<AtomicUsize>,
-    published: Vec<Arc<Published>>,
-}
-
-impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
-    fn build(&self, birth: &ShardBirth) -> ServiceShard<H> {
-        let shard = birth.shard;
-        let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let mailbox = mailbox.expect("a shard is built once");
-        let _ = mailbox.waker.set(birth.waker.clone());
-        let hands_over = birth.hands_over;
-        let mut role = self.role;
-        match &mut role {
-            Role::Server { address, listen } => {
-                *address = birth.bound.unwrap_or(*address);
-                listen.detachable = hands_over;
-                listen.port = match birth.bound {
-                    _ if hands_over || self.shards == 1 => PortSharing::Alone,
-                    None => PortSharing::First,
-                    Some(_) => PortSharing::Further,
-                };
-            }
-            Role::Client { connections, .. } => {
-                // The first shards take one more each when it does not divide.
-                let (each, over) = (*connections / self.shards, *connections % self.shards);
-                *connections = each + usize::from(shard < over);
-            }
-        }
-        ServiceShard::new(Birth {
-            handler: (self.make)(shard),
-            codec: self.codec.clone(),
-            limits: self.limits,
-            role,
-            shard: shard as u8,
-            service: self.service,
-            stop: self.stop.clone(),
-            jobs: mailbox.receiver,
-            hand_to: if hands_over { self.mails.clone() } else { Vec::new() },
-            live: Arc::clone(&self.live),
-            published: Arc::clone(&self.published[shard]),
-            now: birth.now,
-        })
-    }
-}
-
-impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H, F> {
-    #[cfg(target_os = "linux")]
-    fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring> {
-        Box::new(self.build(birth))
-    }
-
-    #[cfg(unix)]
-    fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness> {
-        Box::new(self.build(birth))
-    }
-
-    #[cfg(windows)]
-    fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp> {
-        Box::new(self.build(birth))
     }
 }
 

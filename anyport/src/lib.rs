@@ -30,6 +30,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod counters;
 pub mod doctor;
 mod engine;
@@ -43,7 +44,9 @@ mod session;
 mod shard_loop;
 #[cfg(feature = "signals")]
 mod signals;
+pub mod sim;
 mod stop;
+mod template;
 
 pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultKind, Frame, FrameError, Limits, Lines,

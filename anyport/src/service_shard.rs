@@ -13,13 +13,18 @@ use std::{
 
 use anyport_core::{
     Action, ChunkPool, CloseReason, Codec, Connection, Fault, FrameError, Limits, Reassembly, SessionId,
-    Slab, SlabKey, State, TimerWheel, connection::ReceiveEnd, reason::Blame, wheel,
+    Slab, SlabKey, State, TimerWheel,
+    connection::ReceiveEnd,
+    planted::{Bug, planted},
+    reason::Blame,
+    wheel,
 };
 use anyport_driver::{
     Accepted, Completion, Detached, Driver, Lease, Op, OpKind, Outcome, Received, SendBatch, SocketKey, Token,
 };
 
 use crate::{
+    audit::Audit,
     counters::{Counters, Published},
     error::{Error, Result},
     handler::{ConnectFailure, Handler, Pressure},
@@ -66,6 +71,7 @@ pub(crate) trait ServiceOnShard<D: Driver> {
     fn abort(&mut self);
     fn is_finished(&self) -> bool;
     fn publish(&mut self);
+    fn audit(&self) -> Audit;
 }
 
 /// What a service needs to come to life on a shard.
@@ -161,7 +167,9 @@ impl<H: Handler> ServiceShard<H> {
     #[cold]
     fn handler_panicked(&mut self, key: SlabKey) {
         log::error!("a handler panicked in an event of session {}; it is closed", self.local.id(key));
-        self.local.slot(key).connection.close(CloseReason::HandlerPanicked);
+        if !planted(Bug::PanicForgiven) {
+            self.local.slot(key).connection.close(CloseReason::HandlerPanicked);
+        }
         self.local.mark(key);
     }
 
@@ -191,6 +199,9 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     fn adopted<D: Driver>(&mut self, io: &mut D, detached: Detached, peer: SocketAddr) {
+        if planted(Bug::HandedOverLost) {
+            return;
+        }
         if let Some(socket) = io.adopt(detached) {
             self.open(io, socket, peer);
         }
@@ -199,17 +210,20 @@ impl<H: Handler> ServiceShard<H> {
     /// Gives a connected socket a session.
     fn open<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: SocketAddr) {
         self.local.counters.accepted += 1;
-        if self.ending {
+        if self.ending && !planted(Bug::AcceptedWhileEnding) {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
         }
-        if self.live.fetch_add(1, Ordering::Relaxed) < self.local.limits.sessions_max {
+        let more = usize::from(planted(Bug::OneSessionTooMany));
+        if self.live.fetch_add(1, Ordering::Relaxed) < self.local.limits.sessions_max + more {
             let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
             let slot = self.slot(connection, socket, peer);
             if let Some(key) = self.local.sessions.insert_with(|_| slot) {
                 return self.opened(key);
             }
         }
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        if !planted(Bug::RefusalTakesPlace) {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
         self.refuse(io, socket, peer, CloseReason::AtCapacity);
     }
 
@@ -276,7 +290,7 @@ impl<H: Handler> ServiceShard<H> {
             Ok(()) => {
                 slot.connection.handle_connected();
                 // Closed meanwhile: it never opened for the handler.
-                let open = slot.connection.is_open();
+                let open = slot.connection.is_open() || planted(Bug::OpenedWhileClosing);
                 slot.received_at = tick;
                 self.local.counters.connected += 1;
                 if open {
@@ -286,7 +300,9 @@ impl<H: Handler> ServiceShard<H> {
             Err(fault) => {
                 slot.connection.handle_connect_failed(CloseReason::ReceiveFailed(fault));
                 let to = slot.peer;
-                self.local.mark(key);
+                if !planted(Bug::FailedConnectKept) {
+                    self.local.mark(key);
+                }
                 self.connect_failed(to, fault);
             }
         }
@@ -314,10 +330,14 @@ impl<H: Handler> ServiceShard<H> {
             } else {
                 0
             };
-            self.keep(key, &bytes[taken..]);
+            if !planted(Bug::BacklogDropped) {
+                self.keep(key, &bytes[taken..]);
+            }
             self.local.mark(key);
         }
-        io.recycle(lease);
+        if !planted(Bug::BufferNotGivenBack) {
+            io.recycle(lease);
+        }
     }
 
     /// Gives the frames of a chunk to the handler while it takes them. Gives how far it came.
@@ -333,7 +353,7 @@ impl<H: Handler> ServiceShard<H> {
             while let Some(frame) = reassembly.next(&mut decoder, chunk, &mut at, frame_size_max)? {
                 local.counters.frames_received += 1;
                 handler.on_frame(&mut Session { key, local: &mut *local }, frame);
-                if !local.slot(key).connection.wants_frames() {
+                if !local.slot(key).connection.wants_frames() && !planted(Bug::FramesAfterEnd) {
                     return Ok(());
                 }
             }
@@ -352,7 +372,9 @@ impl<H: Handler> ServiceShard<H> {
         }
         let slot = self.local.slot(key);
         slot.decoder = Some(decoder);
-        slot.reassembly = reassembly;
+        if !planted(Bug::CutFrameForgotten) {
+            slot.reassembly = reassembly;
+        }
         at
     }
 
@@ -397,7 +419,7 @@ impl<H: Handler> ServiceShard<H> {
         let Local { sessions, limits, pool, .. } = &mut self.local;
         let slot = sessions.get_mut(key).expect("a slot is not freed while a send is in flight");
         let relieved = slot.connection.handle_sent(batch, result, &limits.send, pool);
-        if relieved && std::mem::take(&mut slot.pressure_told) {
+        if relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold) {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::Relieved));
         }
         self.local.mark(key);
@@ -409,7 +431,11 @@ impl<H: Handler> ServiceShard<H> {
     fn flush_session<D: Driver>(&mut self, io: &mut D, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
         slot.dirty = false;
-        if std::mem::take(&mut slot.pressure_rose) && !std::mem::replace(&mut slot.pressure_told, true) {
+        // What rose and fell in one turn is not told: nobody would hear of its relief.
+        if std::mem::take(&mut slot.pressure_rose)
+            && slot.connection.under_pressure()
+            && (!std::mem::replace(&mut slot.pressure_told, true) || planted(Bug::PressureToldTwice))
+        {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::High));
         }
         self.deliver_backlog(key);
@@ -436,6 +462,9 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     fn set_deadline(&mut self, key: SlabKey, after: Duration) {
+        if planted(Bug::NoDrainDeadline) {
+            return;
+        }
         let deadline = self.local.deadline(after);
         self.local.wheel.set(deadline, TimerEvent::DrainDeadline(key));
     }
@@ -445,12 +474,20 @@ impl<H: Handler> ServiceShard<H> {
         let slot = self.local.slot(key);
         let (opened, peer) = (slot.opened, slot.peer);
         // Before the handler is told: who hears of the end may take the place.
-        self.live.fetch_sub(1, Ordering::Relaxed);
-        if opened {
+        if !(planted(Bug::PlaceLost) && reason == CloseReason::PeerReset) {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+        if opened && !(planted(Bug::EndNotTold) && reason == CloseReason::PeerReset) {
             self.count_closed(reason);
             self.local.counters.sessions -= 1;
             self.call(key, |handler, session| handler.on_close(session, reason));
+            if planted(Bug::EndToldTwice) {
+                self.call(key, |handler, session| handler.on_close(session, reason));
+            }
             self.log_closed(key, peer, reason);
+        }
+        if planted(Bug::SlotNotFreed) && reason == CloseReason::Drained {
+            return;
         }
         if let Some(mut slot) = self.local.sessions.remove(key) {
             slot.reassembly.release(&mut self.local.pool);
@@ -493,7 +530,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.call_shard(Handler::on_start);
         match self.role {
             Role::Server { address, listen } => {
-                if !self.hand_to.is_empty() && self.local.shard > 0 {
+                if !self.accepts() {
                     return Ok(None);
                 }
                 let fail = |source| Error::Listen { address, source };
@@ -529,6 +566,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
                 let text = || format!("cannot accept for the moment: {fault}");
                 self.log_limit.note(self.local.now, text);
             }
+            Outcome::ShutDown(Err(_)) if planted(Bug::ShutdownFaultDropped) => {}
             Outcome::ShutDown(_) => {
                 self.local.slot(key).connection.handle_shut_down();
                 self.local.mark(key);
@@ -543,10 +581,12 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn run_jobs(&mut self, io: &mut D) -> bool {
-        for _ in 0..JOBS_MAX {
+        let jobs_max = if planted(Bug::JobsLeft) { 1 } else { JOBS_MAX };
+        for _ in 0..jobs_max {
             let Ok(job) = self.jobs.try_recv() else { return false };
             match job {
                 Job::Session(id, job) => {
+                    let id = if planted(Bug::JobForAnother) { self.tenant_of(id) } else { id };
                     if self.is_ours(id) {
                         self.call(id.slot(), job);
                         self.local.mark(id.slot());
@@ -556,7 +596,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
                 Job::Adopt(detached, peer) => self.adopted(io, detached, peer),
             }
         }
-        true
+        !planted(Bug::JobsLeft)
     }
 
     fn fire_timers(&mut self) {
@@ -610,7 +650,9 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         }
         self.for_each_key(|this, key| {
             this.local.slot(key).connection.drain(CloseReason::Drained);
-            this.local.mark(key);
+            if !planted(Bug::DrainNotFlushed) {
+                this.local.mark(key);
+            }
         });
     }
 
@@ -629,9 +671,24 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.local.counters.turns += 1;
         self.published.publish(&self.local.counters, std::mem::take(&mut self.closed_changed));
     }
+
+    fn audit(&self) -> Audit {
+        Audit::of(&self.local, self.listener.is_some() || self.ending || !self.accepts())
+    }
 }
 
 impl<H: Handler> ServiceShard<H> {
+    /// True if this shard is one that listens.
+    fn accepts(&self) -> bool {
+        matches!(self.role, Role::Server { .. }) && (self.hand_to.is_empty() || self.local.shard == 0)
+    }
+
+    /// Whoever has the slot now.
+    fn tenant_of(&mut self, id: SessionId) -> SessionId {
+        let tenant = self.local.sessions.at_mut(id.slot().index).map(|(key, _)| key);
+        tenant.map_or(id, |key| self.local.id(key))
+    }
+
     /// The idle timer of a session: due, or moved on by what has arrived since.
     fn idle(&mut self, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
@@ -639,10 +696,10 @@ impl<H: Handler> ServiceShard<H> {
             return;
         }
         let due = slot.received_at.saturating_add(self.idle_ticks);
-        if due <= self.local.tick {
+        if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);
-        } else {
+        } else if !planted(Bug::IdleLookedAtOnce) {
             self.local.wheel.set(due, TimerEvent::Idle(key));
         }
     }

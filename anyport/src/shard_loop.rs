@@ -1,6 +1,10 @@
 //! A shard: one thread, one driver, and the services on it. The turn is here.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyport_driver::{Completion, Driver};
 
@@ -17,11 +21,14 @@ pub(crate) struct ShardLoop<D: Driver> {
     stop: Stop,
     phase: Phase,
     more_jobs: bool,
+    /// The time of the last turn.
+    now: Instant,
 }
 
 impl<D: Driver> ShardLoop<D> {
     pub(crate) fn new(io: D, services: Vec<Box<dyn ServiceOnShard<D>>>, stop: Stop) -> Self {
-        Self { io, services, completions: Vec::new(), stop, phase: Phase::Run, more_jobs: false }
+        let now = io.now();
+        Self { io, services, completions: Vec::new(), stop, phase: Phase::Run, more_jobs: false, now }
     }
 
     /// Starts every service; gives the addresses that are listened on.
@@ -48,12 +55,16 @@ impl<D: Driver> ShardLoop<D> {
 
     /// One turn: wait, completions, mailbox, timers, flush. True when all is over.
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
-        let timeout = self.timeout();
+        self.turn_within(self.timeout())
+    }
+
+    /// A turn that waits for `timeout` at most.
+    pub(crate) fn turn_within(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut completions = std::mem::take(&mut self.completions);
         self.io.wait(timeout, &mut completions)?;
-        let now = self.io.now();
+        self.now = self.io.now();
         for service in &mut self.services {
-            service.set_now(now);
+            service.set_now(self.now);
         }
         for completion in completions.drain(..) {
             self.services[service_of(completion.token)].complete(&mut self.io, completion);
@@ -75,6 +86,21 @@ impl<D: Driver> ShardLoop<D> {
             return Some(Duration::ZERO);
         }
         self.services.iter().filter_map(|service| service.next_timer()).min()
+    }
+
+    /// The driver.
+    pub(crate) fn io(&self) -> &D {
+        &self.io
+    }
+
+    /// The services, in the order in which they were added.
+    pub(crate) fn services(&self) -> &[Box<dyn ServiceOnShard<D>>] {
+        &self.services
+    }
+
+    /// When it has something to do by itself, whatever completes: a timer, or jobs that the last turn left.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.timeout().map(|timeout| self.now + timeout)
     }
 
     /// Drains or aborts when someone asked for it.

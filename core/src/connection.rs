@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::{
     fault::{Fault, FaultKind},
     limits::SendMarks,
+    planted::{Bug, planted},
     reason::CloseReason,
     send::{ChunkPool, Refusal, SendBatch, Sent},
 };
@@ -163,6 +164,50 @@ impl Connection {
         self.pressure
     }
 
+    /// Batches that it has taken out of its pool: queued, and in flight.
+    pub fn batches(&self) -> usize {
+        usize::from(self.pending.is_some()) + usize::from(self.send_in_flight)
+    }
+
+    /// What must hold once every action was polled: whatever it waits for is under way.
+    ///
+    /// # Errors
+    /// Says what does not hold.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        let flows = matches!(self.state, State::Open | State::Draining);
+        let wants = self.state == State::Draining || self.wants_frames();
+        let rules = [
+            (
+                self.state != State::Connecting || self.connect_in_flight,
+                "it connects, and no connect is in flight",
+            ),
+            (
+                self.state != State::Closing || self.close_in_flight,
+                "it is closing, and no close is in flight",
+            ),
+            (self.state != State::Closed || self.finished, "it is closed, and was not reported"),
+            (
+                !flows || self.pending.is_none() || self.send_in_flight,
+                "bytes are queued, and nothing is sent",
+            ),
+            (
+                !flows || !wants || self.end_of_stream || self.receive_armed,
+                "it waits for bytes, and does not receive",
+            ),
+            (
+                !flows || wants || !self.receive_armed || self.receive_cancel_asked,
+                "it wants no bytes, and still receives",
+            ),
+            (self.state != State::Draining || self.deadline_started, "it drains without a deadline"),
+            (
+                self.reason.is_some() || !matches!(self.state, State::Closing | State::Closed),
+                "it ends without a reason",
+            ),
+            (self.send_in_flight || self.in_flight_bytes == 0, "bytes are in flight without a send"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what))
+    }
+
     // ---- commands ----
 
     /// Queues `size` bytes that `write` appends. Above `queue_max_bytes` the connection closes.
@@ -196,7 +241,8 @@ impl Connection {
         if self.state != State::Open {
             return Err(Refusal::NotOpen);
         }
-        if size > marks.queue_max_bytes.saturating_sub(self.queued_bytes()) {
+        let room = marks.queue_max_bytes.saturating_sub(self.queued_bytes());
+        if size > room && !planted(Bug::QueueWithoutLimit) {
             self.close(CloseReason::SendQueueFull);
             return Err(Refusal::QueueFull);
         }
@@ -206,7 +252,7 @@ impl Connection {
     #[inline]
     fn mark_pressure(&mut self, marks: &SendMarks) -> Sent {
         if self.queued_bytes() > marks.high_water_bytes {
-            self.pressure = true;
+            self.pressure = !planted(Bug::PressureUnnoticed);
             Sent::High
         } else {
             Sent::Queued
@@ -215,7 +261,7 @@ impl Connection {
 
     /// Stops or resumes reading.
     pub fn pause(&mut self, paused: bool) {
-        self.paused = paused;
+        self.paused = paused && !planted(Bug::PauseIgnored);
     }
 
     /// Ends gracefully: what is queued goes out, then our direction ends, then the peer's.
@@ -232,6 +278,9 @@ impl Connection {
 
     /// Ends at once: what is queued and not in flight is dropped.
     pub fn close(&mut self, reason: CloseReason) {
+        if planted(Bug::ReasonOverwritten) {
+            self.reason = Some(reason);
+        }
         if !matches!(self.state, State::Closing | State::Closed) {
             self.state = State::Closing;
             self.reason.get_or_insert(reason);
@@ -269,11 +318,12 @@ impl Connection {
         match end {
             ReceiveEnd::EndOfStream => {
                 self.end_of_stream = true;
-                if !undelivered {
+                if !undelivered || planted(Bug::EndBeforeBacklog) {
                     self.handle_delivered();
                 }
             }
-            ReceiveEnd::Failed(fault) if fault.kind == FaultKind::Cancelled => {}
+            ReceiveEnd::Failed(fault)
+                if fault.kind == FaultKind::Cancelled && !planted(Bug::CancelTakenForFailure) => {}
             // While draining, a peer that goes away in any manner has ended its stream.
             ReceiveEnd::Failed(fault) => self.close(CloseReason::from_receive(fault)),
         }
@@ -281,7 +331,9 @@ impl Connection {
 
     /// Nothing that was received is kept any more.
     pub fn handle_delivered(&mut self) {
-        if self.end_of_stream {
+        if self.end_of_stream && planted(Bug::EndTakenForDeath) {
+            self.close(CloseReason::PeerClosed);
+        } else if self.end_of_stream && !planted(Bug::EndIgnored) {
             // The peer may have sent a request and its end in one go: the answer still goes out.
             self.drain(CloseReason::PeerClosed);
         }
@@ -300,13 +352,17 @@ impl Connection {
         self.send_in_flight = false;
         self.in_flight_bytes = 0;
         let whole = batch.remaining() == 0;
-        pool.give(batch);
+        if whole || !planted(Bug::FailedBatchLeaks) {
+            pool.give(batch);
+        }
         match result {
             Ok(()) => assert!(whole, "a send ended in success with bytes left"),
+            Err(_) if planted(Bug::SendAfterFailedSend) => {}
             // The peer has some prefix of the batch: nothing may follow it, the session only closes.
             Err(fault) => self.close(CloseReason::from_send(fault)),
         }
-        if self.pressure && self.queued_bytes() <= marks.low_water_bytes {
+        let low_water_bytes = if planted(Bug::ReliefTooEarly) { usize::MAX } else { marks.low_water_bytes };
+        if self.pressure && self.queued_bytes() <= low_water_bytes && !planted(Bug::ReliefForgotten) {
             self.pressure = false;
             return self.state == State::Open;
         }
@@ -327,6 +383,9 @@ impl Connection {
             let flushed = self.shutdown_done;
             if !flushed {
                 self.reason = Some(CloseReason::DrainDeadline);
+            }
+            if planted(Bug::DeadlineIgnored) {
+                return;
             }
             self.state = State::Closing;
         }
@@ -385,6 +444,9 @@ impl Connection {
             // The peer's end of stream ends the drain; what it still sends is discarded.
             _ => true,
         } && !self.end_of_stream;
+        if planted(Bug::ReceiveNotRearmed) && self.paused {
+            self.end_of_stream = true;
+        }
         if wanted && !self.receive_armed {
             self.receive_armed = true;
             return Some(Action::Receive);
@@ -398,7 +460,7 @@ impl Connection {
 
     #[inline]
     fn poll_send(&mut self, pool: &mut ChunkPool) -> Option<Action> {
-        if !self.send_in_flight
+        if (!self.send_in_flight || planted(Bug::TwoSends))
             && let Some(batch) = self.pending.take()
         {
             if batch.is_empty() {
@@ -414,7 +476,7 @@ impl Connection {
     }
 
     fn poll_drain(&mut self) -> Option<Action> {
-        let flushed = self.queued_bytes() == 0;
+        let flushed = self.queued_bytes() == 0 || planted(Bug::DrainDoesNotFlush);
         if flushed && self.end_of_stream && !self.shutdown_in_flight {
             self.state = State::Closing;
             self.close_in_flight = true;

@@ -20,6 +20,8 @@ pub mod connection;
 pub mod fault;
 pub mod id;
 pub mod limits;
+#[doc(hidden)]
+pub mod planted;
 pub mod reason;
 pub mod reassembly;
 pub mod send;

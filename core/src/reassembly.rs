@@ -2,6 +2,7 @@
 
 use crate::{
     codec::{Decode, Decoded, Frame, FrameError},
+    planted::{Bug, planted},
     send::ChunkPool,
 };
 
@@ -90,7 +91,7 @@ impl Reassembly {
                     if beyond > step {
                         return Err(FrameError::Malformed("the decoder took a frame it had called cut"));
                     }
-                    *at -= beyond;
+                    *at -= if planted(Bug::TailTakesTooMuch) { 0 } else { beyond };
                     self.spent = true;
                     return Ok(Some(Frame { kind, body: &self.tail[body] }));
                 }
@@ -109,7 +110,7 @@ impl Reassembly {
     ) -> Result<(), FrameError> {
         if self.spent {
             self.tail.clear();
-            self.spent = false;
+            self.spent = planted(Bug::SpentTailKept);
         }
         let rest = &chunk[at..];
         if rest.is_empty() {
@@ -123,6 +124,9 @@ impl Reassembly {
         }
         if self.tail.capacity() == 0 {
             self.tail = pool.take_tail();
+        }
+        if planted(Bug::TailStartsAnew) {
+            self.tail.clear();
         }
         self.tail.extend_from_slice(rest);
         Ok(())

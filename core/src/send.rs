@@ -6,6 +6,8 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::planted::{Bug, planted};
+
 /// Capacity of the chunk that every batch carries: a turn's worth of small messages. Small, so that a
 /// thousand batches in flight stay close together in the cache.
 pub const CHUNK_BYTES: usize = 1 << 10;
@@ -128,7 +130,7 @@ impl SendBatch {
         std::iter::once(self.head.as_slice()).chain(self.more.iter().map(Segment::bytes)).filter_map(
             move |bytes| {
                 let skipped = skip.min(bytes.len());
-                skip -= skipped;
+                skip -= if planted(Bug::PiecesSkipped) { skip } else { skipped };
                 (skipped < bytes.len()).then(|| &bytes[skipped..])
             },
         )
@@ -164,7 +166,8 @@ impl SendBatch {
     fn push_shared(&mut self, bytes: Arc<[u8]>) {
         debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
         self.len += bytes.len();
-        self.more.push(Segment::Shared(bytes));
+        let at = if planted(Bug::SharedOutOfOrder) { 0 } else { self.more.len() };
+        self.more.insert(at, Segment::Shared(bytes));
     }
 
     fn chunk_with_room(&mut self, size: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {
@@ -250,7 +253,7 @@ impl ChunkPool {
             }
             batch.head.clear();
             batch.len = 0;
-            batch.sent = 0;
+            batch.sent = if planted(Bug::BatchReusedDirty) { batch.sent.min(1) } else { 0 };
             self.batches.push(batch);
         }
     }

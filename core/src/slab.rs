@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::planted::{Bug, planted};
+
 /// Names one occupation of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SlabKey {
@@ -104,7 +106,8 @@ impl<T> Slab<T> {
         let Slot::Free { next } = entry.slot else {
             unreachable!("the free list led to slot {index}, which is not free");
         };
-        let key = SlabKey { index, generation: entry.generation + 1 };
+        let step = u32::from(!planted(Bug::GenerationStays));
+        let key = SlabKey { index, generation: entry.generation + step };
         entry.slot = Slot::Used(make(key));
         entry.generation = key.generation;
         self.free_head = next;
@@ -163,7 +166,7 @@ impl<T> Slab<T> {
             unreachable!("checked above");
         };
         self.len -= 1;
-        if retire {
+        if retire || planted(Bug::SlotNeverFreed) {
             self.retired += 1;
         } else if self.free_tail == NONE {
             self.free_head = key.index;

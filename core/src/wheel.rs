@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::planted::{Bug, planted};
+
 const LEVELS: usize = 6;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
@@ -15,6 +17,9 @@ pub const TICK: Duration = Duration::from_nanos(1 << 16);
 
 /// Ticks since the wheel's start that `since_start` covers, rounded up: a timer never fires early.
 pub fn ticks_up(since_start: Duration) -> u64 {
+    if planted(Bug::TimerTooEarly) {
+        return ticks_down(since_start);
+    }
     u64::try_from(since_start.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX)
 }
 
@@ -98,6 +103,9 @@ impl<K: Copy> TimerWheel<K> {
             return None;
         }
         let distance = u64::from(ahead.trailing_zeros());
+        if planted(Bug::TimerTooLate) && level > 0 {
+            return Some(((self.now >> shift) + distance + 1) << shift);
+        }
         Some(((self.now >> shift) + distance) << shift)
     }
 
@@ -123,6 +131,11 @@ impl<K: Copy> TimerWheel<K> {
                     if entry.deadline <= tick {
                         self.len -= 1;
                         fired.push(entry.key);
+                        if planted(Bug::TimerTwice) {
+                            fired.push(entry.key);
+                        }
+                    } else if planted(Bug::TimerLost) && level > 1 {
+                        self.len -= 1;
                     } else {
                         self.place(entry);
                     }

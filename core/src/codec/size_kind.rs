@@ -1,6 +1,8 @@
 //! Size and kind: `u16` size of the whole frame, `u16` kind, body; little endian. The header that most C++
 //! game servers use.
 
+use crate::planted::{Bug, planted};
+
 use super::{Codec, Decode, Decoded, Encode, Frame, FrameError};
 
 /// Bytes of the header.
@@ -50,10 +52,13 @@ impl Decode for SizeKind {
             return Ok(Decoded::NeedMore { missing: HEADER - bytes.len() });
         };
         let size = u16::from_le_bytes([size_low, size_high]) as usize;
+        if size < HEADER && planted(Bug::ShortSizeAccepted) {
+            return Ok(Decoded::Frame { kind: 0, body: HEADER..HEADER, consumed: HEADER });
+        }
         if size < HEADER {
             return Err(FrameError::Malformed("size below the header's 4 bytes"));
         }
-        if size > self.frame_size_max as usize {
+        if size > self.frame_size_max as usize && !planted(Bug::DeclaredSizeTrusted) {
             return Err(FrameError::TooLarge { size, limit: self.frame_size_max as usize });
         }
         if bytes.len() < size {

@@ -2,6 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use super::faults::Faults;
+
 /// What a [`SimNet`](super::SimNet) draws from. The default is a quiet network: it delays, reorders across
 /// sockets and cuts transfers at any byte, as every real one may, but nothing goes wrong in it by itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +20,8 @@ pub struct Behaviour {
     pub connect_retry_after: Duration,
     /// Attempts before connecting ends as timed out. Default 5.
     pub connect_attempts_max: u32,
+    /// What goes wrong besides. Default nothing.
+    pub faults: Faults,
 }
 
 impl Default for Behaviour {
@@ -28,6 +32,29 @@ impl Default for Behaviour {
             step_bytes_max: 64 << 10,
             connect_retry_after: Duration::from_secs(1),
             connect_attempts_max: 5,
+            faults: Faults::default(),
         }
+    }
+}
+
+impl Behaviour {
+    /// The same with these faults.
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// The same with another longest delay.
+    pub fn with_delay_max(self, delay_max: Duration) -> Self {
+        Self { delay_max, ..self }
+    }
+
+    /// The same with other capacities of sockets' buffers.
+    pub fn with_socket_buffer_bytes(self, socket_buffer_bytes: RangeInclusive<usize>) -> Self {
+        Self { socket_buffer_bytes, ..self }
+    }
+
+    /// The same with other longest steps.
+    pub fn with_step_bytes_max(self, step_bytes_max: usize) -> Self {
+        Self { step_bytes_max, ..self }
     }
 }

@@ -1,7 +1,7 @@
 //! The contract on top of the simulated network.
 //!
 //! A submitted operation is put down in its socket, and the socket gets a turn at a random time soon. In its
-//! turn it makes one step of what it can: one lease, one part of a send, one connection accepted, one
+//! turn (see `turns`) it makes one step of what it can: one lease, one part of a send, one connection accepted, one
 //! operation joined. Whatever may let it go further gives it another turn. So completions of one socket keep
 //! their order, and those of different sockets come in any.
 
@@ -18,43 +18,45 @@ use std::{
 use anyport_core::{Fault, FaultKind, SendBatch, Slab, SlabKey};
 
 use super::{
-    SimEnd, io_error,
-    net::{Net, Opening, Owner},
+    SimEnd,
+    buffers::Buffers,
+    chance::nanos,
+    faults::FaultClass,
+    io_error,
+    net::{Net, Owner},
 };
 use crate::{
     COMPLETIONS_MAX, Driver,
     options::{DriverConfig, ListenOptions, SocketOptions},
     probe::DriverKind,
-    types::{
-        Accepted, Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey,
-        Token, next_instance,
-    },
+    types::{Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token},
     wake::Waker,
 };
 
 /// Longest wait. A longer time-out is cut, so that the clock cannot overflow.
 const WAIT_MAX: Duration = Duration::from_hours(24 * 366 * 10);
 
-const CANCELLED: Fault = Fault::of(FaultKind::Cancelled);
+pub(super) const CANCELLED: Fault = Fault::of(FaultKind::Cancelled);
 const INVALID: Fault = Fault::of(FaultKind::InvalidSocket);
 
 /// A driver whose sockets are in memory. Made by [`SimNet::driver`](super::SimNet::driver).
 pub struct Sim {
-    net: Rc<RefCell<Net>>,
+    pub(super) net: Rc<RefCell<Net>>,
     /// This driver's number in the net.
-    number: usize,
-    sockets: Slab<Socket>,
-    buffers: Buffers,
+    pub(super) number: usize,
+    pub(super) sockets: Slab<Socket>,
+    pub(super) buffers: Buffers,
     /// Receives that found data and no buffer, in that order.
-    dry: VecDeque<SlabKey>,
+    pub(super) dry: VecDeque<SlabKey>,
     /// Listeners that found a connection and no room for another socket.
-    short: Vec<SlabKey>,
+    pub(super) short: Vec<SlabKey>,
     ready: VecDeque<Completion>,
     waker: Waker,
+    invalid_submissions: u64,
 }
 
 #[derive(Debug)]
-enum Socket {
+pub(super) enum Socket {
     Listener(Listener),
     Opening(Connect),
     Stream(Stream),
@@ -62,97 +64,79 @@ enum Socket {
 
 /// A socket that is to connect, or has failed to.
 #[derive(Debug)]
-struct Connect {
-    end: SlabKey,
+pub(super) struct Connect {
+    pub(super) end: SlabKey,
     /// The connect was submitted, and is in flight while there is a token.
-    tried: bool,
-    token: Option<Token>,
-    close: Option<Token>,
+    pub(super) tried: bool,
+    pub(super) token: Option<Token>,
+    pub(super) close: Option<Token>,
 }
 
 #[derive(Debug)]
-struct Listener {
-    listening: SlabKey,
-    accept: Option<Token>,
-    close: Option<Token>,
+pub(super) struct Listener {
+    pub(super) listening: SlabKey,
+    pub(super) accept: Option<Token>,
+    pub(super) close: Option<Token>,
     /// The shortage that goes on now was reported.
-    shortage_reported: bool,
+    pub(super) shortage_reported: bool,
+    /// Accepting rests before, after a fault.
+    pub(super) rests_until: u64,
 }
 
 #[derive(Debug)]
-struct Stream {
-    end: SlabKey,
+pub(super) struct Stream {
+    pub(super) end: SlabKey,
     /// Nothing was submitted on it since it was accepted (sentence 13).
-    movable: bool,
-    receive: Option<Receive>,
+    pub(super) movable: bool,
+    pub(super) receive: Option<Receive>,
     /// The receive found data and no buffer: it is in the queue of those.
-    dry: bool,
-    send: Option<Send>,
-    shutdown: Option<Token>,
-    close: Option<Token>,
+    pub(super) dry: bool,
+    pub(super) send: Option<Send>,
+    pub(super) shutdown: Option<Token>,
+    pub(super) close: Option<Token>,
+    /// When the close, if there is one, cancels what is in flight.
+    pub(super) joins_at: u64,
+    /// When the close ends, once that is decided.
+    pub(super) closes_at: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Receive {
-    token: Token,
-    cancelled: bool,
+pub(super) struct Receive {
+    pub(super) token: Token,
+    /// When the cancel, if there was one, takes effect.
+    pub(super) cancelled_at: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Send {
-    token: Token,
-    batch: Box<SendBatch>,
-    cancelled: bool,
+pub(super) struct Send {
+    pub(super) token: Token,
+    pub(super) batch: Box<SendBatch>,
+    /// When the cancel, if there was one, takes effect.
+    pub(super) cancelled_at: Option<u64>,
 }
 
 impl Stream {
-    fn new(end: SlabKey, movable: bool) -> Self {
-        Self { end, movable, receive: None, dry: false, send: None, shutdown: None, close: None }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.receive.is_none() && self.send.is_none() && self.shutdown.is_none()
-    }
-}
-
-/// The receive buffers: each is free, or out as a lease.
-#[derive(Debug)]
-struct Buffers {
-    instance: u32,
-    size: usize,
-    /// Empty until first used.
-    memory: Vec<Vec<u8>>,
-    free: Vec<u32>,
-}
-
-impl Buffers {
-    fn new(config: &DriverConfig) -> Self {
-        let size = config.receive_buffer_bytes.clamp(1, u32::MAX as usize);
-        let count = (config.receive_memory_bytes / size).clamp(1, u32::MAX as usize - 1);
+    pub(super) fn new(end: SlabKey, movable: bool) -> Self {
         Self {
-            instance: next_instance(),
-            size,
-            memory: vec![Vec::new(); count],
-            free: (0..count as u32).rev().collect(),
+            end,
+            movable,
+            receive: None,
+            dry: false,
+            send: None,
+            shutdown: None,
+            close: None,
+            joins_at: 0,
+            closes_at: None,
         }
     }
 
-    fn out(&self) -> usize {
-        self.memory.len() - self.free.len()
+    /// True if a close cancels what is in flight.
+    pub(super) fn is_joined(&self, now: u64) -> bool {
+        self.close.is_some() && self.joins_at <= now
     }
 
-    fn memory_of(&self, lease: &Lease) -> &[u8] {
-        assert_eq!(lease.driver, self.instance, "a lease of another driver");
-        let start = lease.offset as usize;
-        &self.memory[lease.buffer as usize][start..start + lease.len as usize]
-    }
-
-    fn take_back(&mut self, lease: &Lease) {
-        assert_eq!(lease.driver, self.instance, "a lease of another driver");
-        // What was received is gone: a later look at it would show.
-        self.memory[lease.buffer as usize][..lease.len as usize].fill(0xdd);
-        self.free.push(lease.buffer);
-        assert!(self.free.len() <= self.memory.len(), "a buffer came back twice");
+    pub(super) fn is_idle(&self) -> bool {
+        self.receive.is_none() && self.send.is_none() && self.shutdown.is_none()
     }
 }
 
@@ -169,6 +153,7 @@ impl Sim {
             ready: VecDeque::new(),
             // The driver never blocks: whoever wakes it has nothing to signal.
             waker: Waker::new(|| Ok(())),
+            invalid_submissions: 0,
         }
     }
 
@@ -176,11 +161,37 @@ impl Sim {
         Owner::Driver { driver: self.number, socket }
     }
 
-    fn complete(&mut self, token: Token, outcome: Outcome) {
+    pub(super) fn complete(&mut self, token: Token, outcome: Outcome) {
         self.ready.push_back(Completion { token, outcome });
     }
 
-    fn stream(&mut self, socket: SocketKey) -> Option<&mut Stream> {
+    /// Ends an operation that must not be (sentence 11).
+    fn refuse(&mut self, token: Token, outcome: Outcome) {
+        self.invalid_submissions += 1;
+        self.net.borrow_mut().invalid_submissions += 1;
+        self.complete(token, outcome);
+    }
+
+    /// Submissions that ended as [`FaultKind::InvalidSocket`]: a correct user of the driver makes none.
+    pub fn invalid_submissions(&self) -> u64 {
+        self.invalid_submissions
+    }
+
+    /// True if a wait of no time might give something, or let something happen: somebody woke this driver, or
+    /// something is due or complete. If it is false, nothing happens here before
+    /// [`SimNet::next_event_in`](super::SimNet::next_event_in).
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.waker.is_notified() || self.net.borrow().has_due(self.number)
+    }
+
+    /// Receive buffers with bytes that no wait has delivered yet. What is out besides them
+    /// ([`leases_out`](Driver::leases_out)) is with the driver's user.
+    pub fn leases_ready(&self) -> usize {
+        let is_lease = |ready: &&Completion| matches!(ready.outcome, Outcome::Received(Received::Data(_)));
+        self.ready.iter().filter(is_lease).count()
+    }
+
+    pub(super) fn stream(&mut self, socket: SocketKey) -> Option<&mut Stream> {
         stream_of(&mut self.sockets, socket.0)
     }
 
@@ -198,7 +209,7 @@ impl Sim {
                 let listener = state.listening;
                 self.net.borrow_mut().notify_listener(listener);
             }
-            _ => self.complete(token, Outcome::AcceptEnded(INVALID)),
+            _ => self.refuse(token, Outcome::AcceptEnded(INVALID)),
         }
     }
 
@@ -210,7 +221,7 @@ impl Sim {
                 let end = connect.end;
                 self.net.borrow_mut().attempt_soon(end);
             }
-            _ => self.complete(token, Outcome::Connected(Err(INVALID))),
+            _ => self.refuse(token, Outcome::Connected(Err(INVALID))),
         }
     }
 
@@ -218,11 +229,11 @@ impl Sim {
         match self.open_stream(socket) {
             Some(stream) if stream.receive.is_none() => {
                 stream.movable = false;
-                stream.receive = Some(Receive { token, cancelled: false });
+                stream.receive = Some(Receive { token, cancelled_at: None });
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
             }
-            _ => self.complete(token, Outcome::Received(Received::Failed(INVALID))),
+            _ => self.refuse(token, Outcome::Received(Received::Failed(INVALID))),
         }
     }
 
@@ -230,11 +241,11 @@ impl Sim {
         match self.open_stream(socket) {
             Some(stream) if stream.send.is_none() => {
                 stream.movable = false;
-                stream.send = Some(Send { token, batch, cancelled: false });
+                stream.send = Some(Send { token, batch, cancelled_at: None });
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
             }
-            _ => self.complete(token, Outcome::Sent(batch, Err(INVALID))),
+            _ => self.refuse(token, Outcome::Sent(batch, Err(INVALID))),
         }
     }
 
@@ -246,7 +257,7 @@ impl Sim {
                 let end = stream.end;
                 self.net.borrow_mut().notify(end);
             }
-            _ => self.complete(token, Outcome::ShutDown(Err(INVALID))),
+            _ => self.refuse(token, Outcome::ShutDown(Err(INVALID))),
         }
     }
 
@@ -259,336 +270,43 @@ impl Sim {
             }
             Some(Socket::Stream(stream)) if stream.close.is_none() => {
                 stream.close = Some(token);
-                let end = stream.end;
-                self.net.borrow_mut().notify(end);
+                let mut net = self.net.borrow_mut();
+                stream.joins_at = net.now;
+                if !stream.is_idle()
+                    && let Some(at) = net.cancel_is_late(stream.end, OpKind::Close)
+                {
+                    stream.joins_at = at;
+                    net.turn_at(at, self.number, socket.0);
+                }
+                net.notify(stream.end);
             }
             Some(Socket::Opening(connect)) if connect.close.is_none() => {
                 connect.close = Some(token);
                 let end = connect.end;
                 self.net.borrow_mut().notify(end);
             }
-            _ => self.complete(token, Outcome::Closed(Err(INVALID))),
+            _ => self.refuse(token, Outcome::Closed(Err(INVALID))),
         }
     }
 
-    // Turns.
-
-    fn turn(&mut self, key: SlabKey) {
-        match self.sockets.get(key) {
-            Some(Socket::Listener(_)) => self.turn_of_listener(key),
-            Some(Socket::Opening(_)) => self.turn_of_opening(key),
-            Some(Socket::Stream(_)) => self.turn_of_stream(key),
-            // It left the driver since.
-            None => {}
-        }
-    }
-
-    fn turn_of_listener(&mut self, key: SlabKey) {
-        let Some(Socket::Listener(state)) = self.sockets.get_mut(key) else { return };
-        let listener = state.listening;
-        self.net.borrow_mut().listener_turn_taken(listener);
-        if let Some(close) = state.close {
-            let accept = state.accept;
-            if let Some(token) = accept {
-                self.complete(token, Outcome::AcceptEnded(CANCELLED));
-            }
-            self.net.borrow_mut().close_listener(listener);
-            self.remove(key);
-            self.complete(close, Outcome::Closed(Ok(())));
-            return;
-        }
-        let Some(token) = state.accept else { return };
-        if self.net.borrow().listener(listener).backlog.is_empty() {
-            return;
-        }
-        let accepted = self.accept_one(listener);
-        let Some(Socket::Listener(state)) = self.sockets.get_mut(key) else { return };
-        let is_short = matches!(accepted, Err(fault) if fault.is_shortage());
-        let was_reported = std::mem::replace(&mut state.shortage_reported, is_short);
-        match accepted {
-            Ok(accepted) => self.complete(token, Outcome::Accepted(accepted)),
-            Err(fault) if is_short && was_reported => {
-                assert_eq!(fault.kind, FaultKind::NoDescriptors, "the only shortage here");
-            }
-            Err(fault) => self.complete(token, Outcome::AcceptFaulted(fault)),
-        }
-        if is_short {
-            self.short.push(key);
-        } else {
-            self.net.borrow_mut().notify_listener(listener);
-        }
-    }
-
-    /// Accepts the oldest connection of a backlog that has one.
-    fn accept_one(&mut self, listener: SlabKey) -> Result<Accepted, Fault> {
-        let mut net = self.net.borrow_mut();
-        let end = net.listener(listener).backlog[0];
-        // Systems differ in whether a connection that was reset in the backlog is still accepted.
-        if net.end(end).reset && net.random.one_in(2) {
-            net.accept(listener, Owner::Outside);
-            net.close(end);
-            return Err(Fault::of(FaultKind::PeerReset));
-        }
-        let peer = net.end(end).remote;
-        let key = self
-            .sockets
-            .insert(Socket::Stream(Stream::new(end, true)))
-            .map_err(|_| Fault::of(FaultKind::NoDescriptors))?;
-        let owner = Owner::Driver { driver: self.number, socket: key };
-        assert_eq!(net.accept(listener, owner), Some(end), "the oldest is still the oldest");
-        Ok(Accepted { socket: SocketKey(key), peer })
-    }
-
-    fn turn_of_opening(&mut self, key: SlabKey) {
-        let Some(Socket::Opening(connect)) = self.sockets.get_mut(key) else { return };
-        let end = connect.end;
-        self.net.borrow_mut().turn_taken(end);
-        if let Some(close) = connect.close {
-            if let Some(token) = connect.token.take() {
-                self.complete(token, Outcome::Connected(Err(CANCELLED)));
-            }
-            self.net.borrow_mut().close(end);
-            self.remove(key);
-            return self.complete(close, Outcome::Closed(Ok(())));
-        }
-        let result = match self.net.borrow().end(end).opening {
-            Opening::Attempts(_) => return,
-            Opening::Done => Ok(()),
-            Opening::Failed(kind) => Err(Fault::of(kind)),
-        };
-        let Some(token) = connect.token.take() else { return };
-        if result.is_ok() {
-            *self.sockets.get_mut(key).expect("it has its turn") = Socket::Stream(Stream::new(end, false));
-        }
-        self.complete(token, Outcome::Connected(result));
-    }
-
-    fn turn_of_stream(&mut self, key: SlabKey) {
-        let Some(stream) = self.stream(SocketKey(key)) else { return };
-        let (end, receives, sends) = (stream.end, stream.receive.is_some(), stream.send.is_some());
-        self.net.borrow_mut().turn_taken(end);
-        // Both directions are independent: either may come first, or wait for another turn.
-        let order = self.net.borrow_mut().random.up_to(3);
-        let mut again = match order {
-            0 => self.step_receive(key) | self.step_send(key),
-            1 => self.step_send(key) | self.step_receive(key),
-            2 => self.step_receive(key) | sends,
-            _ => self.step_send(key) | receives,
-        };
-        again |= self.step_shutdown(key);
-        let Some(stream) = self.stream(SocketKey(key)) else { return };
-        if let Some(token) = stream.close
-            && stream.is_idle()
-        {
-            self.net.borrow_mut().close(end);
-            self.remove(key);
-            self.complete(token, Outcome::Closed(Ok(())));
-        } else if again && !(stream.is_idle() && stream.close.is_none()) {
-            self.net.borrow_mut().notify(end);
-        }
-    }
-
-    /// One step of receiving. True if there may be another at once.
-    fn step_receive(&mut self, key: SlabKey) -> bool {
-        let Some(stream) = self.stream(SocketKey(key)) else { return false };
-        let (end, closing) = (stream.end, stream.close.is_some());
-        let Some(Receive { token, cancelled }) = stream.receive else { return false };
-        let cancelled = cancelled || closing;
-        // What had happened when the cancel came is reported first.
-        let looks = !cancelled || self.net.borrow_mut().random.one_in(2);
-        let seen = if looks { self.look(key, end) } else { Look::Nothing };
-        let last = match seen {
-            Look::Data(lease) => {
-                self.complete(token, Outcome::Received(Received::Data(lease)));
-                None
-            }
-            Look::End(received) => Some(received),
-            Look::Nothing => None,
-        };
-        let more = looks && last.is_none() && !self.net.borrow().end(end).inbox.is_empty();
-        let last = last.or(cancelled.then_some(Received::Failed(CANCELLED)));
-        let Some(last) = last else {
-            let dry = self.stream(SocketKey(key)).expect("it has its turn").dry;
-            return (more && !dry) || self.has_ended(end);
-        };
-        self.leave_dry(key);
-        self.stream(SocketKey(key)).expect("it has its turn").receive = None;
-        self.complete(token, Outcome::Received(last));
-        closing
-    }
-
-    /// True if only the end of the stream is left to report.
-    fn has_ended(&self, end: SlabKey) -> bool {
-        let net = self.net.borrow();
-        let end = net.end(end);
-        end.inbox.is_empty() && (end.read_ended || end.reset)
-    }
-
-    /// What there is to receive.
-    fn look(&mut self, key: SlabKey, end: SlabKey) -> Look {
-        let (waiting, reset, read_ended) = {
-            let net = self.net.borrow();
-            let end = net.end(end);
-            (end.inbox.len(), end.reset, end.read_ended)
-        };
-        if waiting == 0 {
-            return if reset {
-                Look::End(Received::Failed(Fault::of(FaultKind::PeerReset)))
-            } else if read_ended {
-                Look::End(Received::EndOfStream)
-            } else {
-                Look::Nothing
-            };
-        }
-        let Some(buffer) = self.take_buffer(key) else { return Look::Nothing };
-        let mut net = self.net.borrow_mut();
-        let len = net.part_of(waiting.min(self.buffers.size));
-        let memory = &mut self.buffers.memory[buffer as usize];
-        memory.resize(self.buffers.size, 0);
-        let read = net.read(end, &mut memory[..len]);
-        assert_eq!(read, len, "what waits can be read");
-        Look::Data(Lease { driver: self.buffers.instance, buffer, offset: 0, len: len as u32 })
-    }
-
-    /// A buffer for a socket that has data, unless sockets that ran dry before it are to have them all. It
-    /// then joins their queue.
-    fn take_buffer(&mut self, key: SlabKey) -> Option<u32> {
-        let free = self.buffers.free.len();
-        let stream = stream_of(&mut self.sockets, key).expect("it has its turn");
-        if !stream.dry {
-            stream.dry = self.dry.len() >= free;
-            if stream.dry {
-                self.dry.push_back(key);
-                return None;
-            }
-        } else if let Some(place) = self.dry.iter().take(free).position(|other| *other == key) {
-            stream.dry = false;
-            self.dry.remove(place);
-        } else {
-            return None;
-        }
-        self.buffers.free.pop()
-    }
-
-    fn leave_dry(&mut self, key: SlabKey) {
-        if let Some(stream) = stream_of(&mut self.sockets, key)
-            && std::mem::take(&mut stream.dry)
-        {
-            self.dry.retain(|other| *other != key);
-            self.grant_buffers();
-        }
-    }
-
-    /// Gives a turn to the sockets that free buffers are meant for.
-    fn grant_buffers(&mut self) {
-        for key in self.dry.iter().take(self.buffers.free.len()) {
-            match self.sockets.get(*key) {
-                Some(Socket::Stream(stream)) => self.net.borrow_mut().notify(stream.end),
-                _ => unreachable!("what leaves the driver leaves the queue"),
-            }
-        }
-    }
-
-    /// One step of sending. True if there may be another at once.
-    fn step_send(&mut self, key: SlabKey) -> bool {
-        let Some(stream) = self.stream(SocketKey(key)) else { return false };
-        let (end, closing) = (stream.end, stream.close.is_some());
-        let Some(mut send) = stream.send.take() else { return false };
-        let cancelled = send.cancelled || closing;
-        let mut net = self.net.borrow_mut();
-        let goes_on = !cancelled || net.random.one_in(2);
-        let room = net.end(end).outbox.room();
-        let dead = net.end(end).is_write_dead();
-        if goes_on && !dead && room > 0 && send.batch.remaining() > 0 {
-            let part = net.part_of(room.min(send.batch.remaining()));
-            write_front(&mut net, end, &mut send.batch, part);
-        }
-        let room = net.end(end).outbox.room();
-        drop(net);
-        let result = if goes_on && dead {
-            Err(Fault::of(FaultKind::PeerReset))
-        } else if goes_on && send.batch.remaining() == 0 {
-            Ok(())
-        } else if cancelled {
-            Err(CANCELLED)
-        } else {
-            self.stream(SocketKey(key)).expect("it has its turn").send = Some(send);
-            return room > 0;
-        };
-        self.complete(send.token, Outcome::Sent(send.batch, result));
-        true
-    }
-
-    /// Shuts down once nothing is being sent. True if closing can go on.
-    fn step_shutdown(&mut self, key: SlabKey) -> bool {
-        let Some(stream) = self.stream(SocketKey(key)) else { return false };
-        if stream.send.is_some() {
-            return false;
-        }
-        let (end, closing) = (stream.end, stream.close.is_some());
-        let Some(token) = stream.shutdown.take() else { return false };
-        let mut net = self.net.borrow_mut();
-        let result = if net.end(end).reset {
-            Err(Fault::of(FaultKind::PeerReset))
-        } else if closing && net.random.one_in(2) {
-            Err(CANCELLED)
-        } else {
-            net.end_writing(end);
-            Ok(())
-        };
-        drop(net);
-        self.complete(token, Outcome::ShutDown(result));
-        true
-    }
-
-    /// Frees the slot of a socket whose end or listener is in other hands by now.
-    fn remove(&mut self, key: SlabKey) {
-        self.leave_dry(key);
-        self.short.retain(|other| *other != key);
-        self.sockets.remove(key).expect("a socket is removed once");
-        // There is room for another socket.
-        for key in std::mem::take(&mut self.short) {
-            let Some(Socket::Listener(state)) = self.sockets.get(key) else {
-                unreachable!("what leaves the driver leaves the list")
-            };
-            self.net.borrow_mut().notify_listener(state.listening);
-        }
+    /// An opportunity for a fault in a wait: if it fires, a number up to `max`.
+    fn faults(&mut self, class: FaultClass, max: u64) -> Option<u64> {
+        self.net.borrow_mut().driver_faults(self.number, class, max)
     }
 
     fn check(&self) {
         let net = self.net.borrow();
         assert!(self.dry.len() <= self.sockets.len(), "a socket is dry once");
         assert!(self.short.len() <= self.sockets.len(), "a listener is short once");
-        assert!(net.next_event().is_none_or(|at| at >= net.elapsed()), "what is due has happened");
+        assert!(net.next_event().is_none_or(|at| at >= net.now), "what is due has happened");
     }
 }
 
-enum Look {
-    Nothing,
-    Data(Lease),
-    End(Received),
-}
-
-fn stream_of(sockets: &mut Slab<Socket>, key: SlabKey) -> Option<&mut Stream> {
+pub(super) fn stream_of(sockets: &mut Slab<Socket>, key: SlabKey) -> Option<&mut Stream> {
     match sockets.get_mut(key)? {
         Socket::Stream(stream) => Some(stream),
         Socket::Listener(_) | Socket::Opening(_) => None,
     }
-}
-
-/// Writes the next `count` bytes of a batch, which fit.
-fn write_front(net: &mut Net, end: SlabKey, batch: &mut SendBatch, count: usize) {
-    let mut left = count;
-    for piece in batch.slices() {
-        let run = left.min(piece.len());
-        let written = net.write(end, &piece[..run]);
-        assert_eq!(written, run, "it fits");
-        left -= run;
-        if left == 0 {
-            break;
-        }
-    }
-    batch.advance(count);
 }
 
 impl Driver for Sim {
@@ -602,19 +320,24 @@ impl Driver for Sim {
         options: &ListenOptions,
     ) -> io::Result<(SocketKey, SocketAddr)> {
         let mut net = self.net.borrow_mut();
-        let listener = net.listen(address, options, Owner::Outside).map_err(io_error)?;
-        let state = Listener { listening: listener, accept: None, close: None, shortage_reported: false };
+        let listener = net.listen(address, options, true).map_err(io_error)?;
+        let state = Listener {
+            listening: listener,
+            accept: None,
+            close: None,
+            shortage_reported: false,
+            rests_until: 0,
+        };
         let Ok(key) = self.sockets.insert(Socket::Listener(state)) else {
             net.close_listener(listener);
-            return Err(io_error(FaultKind::NoDescriptors));
+            return Err(io_error(Fault::of(FaultKind::NoDescriptors)));
         };
         net.set_listener_owner(listener, Owner::Driver { driver: self.number, socket: key });
         Ok((SocketKey(key), net.listener(listener).address))
     }
 
     fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
-        let opened = self.net.borrow_mut().open(address, options, Owner::Outside);
-        let end = opened.map_err(Fault::of)?;
+        let end = self.net.borrow_mut().open_by_driver(self.number, address, options)?;
         let connect = Connect { end, tried: false, token: None, close: None };
         let Ok(key) = self.sockets.insert(Socket::Opening(connect)) else {
             self.net.borrow_mut().close(end);
@@ -637,33 +360,49 @@ impl Driver for Sim {
     }
 
     fn cancel(&mut self, socket: SocketKey, kind: OpKind) {
-        let Some(stream) = self.stream(socket) else { return };
-        let cancelled = match kind {
-            OpKind::Receive => stream.receive.as_mut().map(|receive| &mut receive.cancelled),
-            OpKind::Send => stream.send.as_mut().map(|send| &mut send.cancelled),
+        let number = self.number;
+        let Some(stream) = stream_of(&mut self.sockets, socket.0) else { return };
+        let cancelled_at = match kind {
+            OpKind::Receive => stream.receive.as_mut().map(|receive| &mut receive.cancelled_at),
+            OpKind::Send => stream.send.as_mut().map(|send| &mut send.cancelled_at),
             OpKind::Accept | OpKind::Connect | OpKind::Shutdown | OpKind::Close => None,
         };
-        if let Some(cancelled) = cancelled {
-            *cancelled = true;
-            let end = stream.end;
-            self.net.borrow_mut().notify(end);
+        if let Some(cancelled_at) = cancelled_at {
+            let mut net = self.net.borrow_mut();
+            let late = net.cancel_is_late(stream.end, kind);
+            let at = late.unwrap_or(net.now);
+            *cancelled_at = Some(cancelled_at.map_or(at, |before| before.min(at)));
+            if late.is_some() {
+                net.turn_at(at, number, socket.0);
+            }
+            net.notify(stream.end);
         }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let may_sleep = self.waker.fall_asleep();
-        let start = self.net.borrow().elapsed();
-        let deadline = timeout.map(|timeout| start + timeout.min(WAIT_MAX));
+        let (deadline, moment) = {
+            let net = self.net.borrow();
+            (timeout.map(|timeout| net.later(nanos(timeout.min(WAIT_MAX)))), net.in_a_moment())
+        };
+        let sleeps = timeout != Some(Duration::ZERO);
+        let spurious = sleeps && self.faults(FaultClass::SpuriousWake, 0).is_some();
         loop {
-            self.net.borrow_mut().run_due();
+            let rained = {
+                let mut net = self.net.borrow_mut();
+                net.run_due();
+                net.has_rained(self.number)
+            };
+            if rained {
+                self.grant_buffers();
+            }
             while self.ready.len() < COMPLETIONS_MAX {
                 let due = self.net.borrow_mut().next_due(self.number);
                 let Some(key) = due else { break };
                 self.turn(key);
             }
             let mut net = self.net.borrow_mut();
-            let woken = !may_sleep || self.waker.is_notified();
-            let moment = start.saturating_add(net.delay_max());
+            let woken = spurious || !may_sleep || self.waker.is_notified();
             let bound = match deadline {
                 // Even a driver that is woken all the time sees time pass.
                 Some(deadline) if woken => Some(deadline.min(moment)),
@@ -683,8 +422,19 @@ impl Driver for Sim {
             }
         }
         self.waker.awake();
-        let count = self.ready.len().min(COMPLETIONS_MAX);
+        let mut count = self.ready.len().min(COMPLETIONS_MAX);
+        if count > 1
+            && let Some(more) = self.faults(FaultClass::SmallBatch, 7)
+        {
+            count = count.min(1 + more as usize);
+        }
+        let before = completions.len();
         completions.extend(self.ready.drain(..count));
+        let mut net = self.net.borrow_mut();
+        for completion in &completions[before..] {
+            net.digest.add_outcome(&completion.outcome);
+        }
+        drop(net);
         self.check();
         Ok(())
     }

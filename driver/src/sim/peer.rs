@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt, net::SocketAddr, rc::Rc};
 
-use anyport_core::SlabKey;
+use anyport_core::{Fault, SlabKey};
 
 use super::net::{Net, Owner};
 
@@ -54,9 +54,14 @@ impl SimPeer {
         end.read_ended && end.inbox.is_empty()
     }
 
-    /// True if the connection was reset. What had arrived before can still be read.
+    /// True if the connection was reset, or given up. What had arrived before can still be read.
     pub fn is_reset(&self) -> bool {
-        self.net.borrow().end(self.key()).reset
+        self.net.borrow().end(self.key()).broken.is_some()
+    }
+
+    /// Why the connection is over, if it is: a reset, or that the other side fell silent.
+    pub fn fault(&self) -> Option<Fault> {
+        self.net.borrow().end(self.key()).broken
     }
 
     /// Our address.

@@ -273,7 +273,10 @@ macro_rules! system_suite {
     };
 }
 
-suite! { sim, crate::simulated::Simulated; }
+suite! { sim, crate::simulated::Simulated<crate::simulated::Quiet>; }
+suite! { sim_restless, crate::simulated::Simulated<crate::simulated::Restless>; }
+suite! { sim_sluggish, crate::simulated::Simulated<crate::simulated::Sluggish>; }
+suite! { sim_taped, crate::simulated::Simulated<crate::simulated::Taped>; }
 #[cfg(unix)]
 system_suite! { readiness, crate::system::OnReadiness }
 #[cfg(target_os = "linux")]

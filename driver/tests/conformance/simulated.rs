@@ -1,6 +1,7 @@
-//! The world of the simulator.
+//! The worlds of the simulator: a quiet one, and some with faults that change when things happen but not what.
 
 use std::{
+    marker::PhantomData,
     net::SocketAddr,
     ops::Range,
     time::{Duration, Instant},
@@ -8,44 +9,116 @@ use std::{
 
 use anyport_driver::{
     DriverConfig,
-    sim::{Sim, SimNet, SimPeer, SimPeerListener},
+    sim::{Behaviour, FaultClass, Faults, Rate, Sim, SimNet, SimPeer, SimPeerListener},
 };
 
-use crate::bed::{End, Peer, PeerListener, World};
+use crate::bed::{Chance, End, Peer, PeerListener, World};
 
 /// Steps that a simulated case may take.
 const STEPS_MAX: usize = 300_000;
 
-/// The simulator.
-#[derive(Clone)]
-pub(crate) struct Simulated(SimNet);
+/// A simulator in some weather.
+pub(crate) struct Simulated<W> {
+    net: SimNet,
+    weather: PhantomData<W>,
+}
 
-impl World for Simulated {
+impl<W> Clone for Simulated<W> {
+    fn clone(&self) -> Self {
+        Self { net: self.net.clone(), weather: PhantomData }
+    }
+}
+
+/// What a simulated world is like.
+pub(crate) trait Weather {
+    const NAME: &'static str;
+    fn net(seed: u64) -> SimNet;
+}
+
+/// Nothing goes wrong.
+pub(crate) struct Quiet;
+
+/// Everything comes at once or late, in small batches, to drivers that are woken for nothing.
+pub(crate) struct Restless;
+
+/// Everything takes its time: directions clog, buffers are short, cancels and closes linger.
+pub(crate) struct Sluggish;
+
+/// Random bytes decide everything, until they are used up.
+pub(crate) struct Taped;
+
+impl Weather for Quiet {
+    const NAME: &'static str = "sim";
+
+    fn net(seed: u64) -> SimNet {
+        SimNet::new(seed)
+    }
+}
+
+/// Faults of these classes, half of the time, that last for a moment: less than a case gives what is to settle.
+fn passing(classes: &[FaultClass]) -> Faults {
+    let faults = Faults::default().with_times_max(Duration::from_millis(2));
+    classes.iter().fold(faults, |faults, class| faults.with(*class, Rate::per_million(500_000)))
+}
+
+impl Weather for Restless {
+    const NAME: &'static str = "sim_restless";
+
+    fn net(seed: u64) -> SimNet {
+        let faults = passing(&[FaultClass::Instant, FaultClass::SpuriousTurn, FaultClass::SmallBatch])
+            .with(FaultClass::Late, Rate::per_million(20_000));
+        SimNet::with_behaviour(seed, Behaviour::default().with_faults(faults))
+    }
+}
+
+impl Weather for Sluggish {
+    const NAME: &'static str = "sim_sluggish";
+
+    fn net(seed: u64) -> SimNet {
+        let faults = passing(&[FaultClass::CancelLate, FaultClass::SlowClose])
+            .with(FaultClass::Drought, Rate::per_million(100_000))
+            .with(FaultClass::Clog, Rate::per_million(20_000));
+        SimNet::with_behaviour(seed, Behaviour::default().with_faults(faults))
+    }
+}
+
+impl Weather for Taped {
+    const NAME: &'static str = "sim_taped";
+
+    fn net(seed: u64) -> SimNet {
+        let mut chance = Chance::new(seed);
+        let bytes = (0..8_000).flat_map(|_| chance.next().to_le_bytes()).collect();
+        let faults = passing(&[FaultClass::Late, FaultClass::CancelLate, FaultClass::SmallBatch]);
+        SimNet::with_tape(bytes, Behaviour::default().with_faults(faults))
+    }
+}
+
+impl<W: Weather> World for Simulated<W> {
     type Driver = Sim;
     type Peer = SimPeer;
     type PeerListener = SimPeerListener;
-    const NAME: &'static str = "sim";
+    const NAME: &'static str = W::NAME;
     const SEEDS: Range<u64> = 0..4;
     const HUGE: usize = 2 << 20;
 
     fn new(seed: u64) -> Self {
-        Self(SimNet::new(seed))
+        Self { net: W::net(seed), weather: PhantomData }
     }
 
     fn driver(&self, config: DriverConfig) -> Sim {
-        self.0.driver(config)
+        self.net.driver(config)
     }
 
     fn connect(&self, address: SocketAddr) -> std::io::Result<SimPeer> {
-        self.0.connect(address)
+        self.net.connect(address)
     }
 
     fn listen(&self, address: SocketAddr) -> SimPeerListener {
-        self.0.listen(address).unwrap()
+        self.net.listen(address).unwrap()
     }
 
     fn pass_time(&self) {
-        self.0.advance(Duration::from_millis(1));
+        self.net.advance(Duration::from_millis(1));
     }
 
     fn is_overdue(_: Instant, steps: usize) -> bool {

@@ -1,0 +1,357 @@
+//! An engine on a simulated network: one thread, no socket, virtual time, and one seed that replays it.
+//!
+//! A handler is tested as it is, inside the real engine; only the driver below it is the simulator. Time stands
+//! still while nothing happens and jumps to what happens next, so a login time-out of 30 s takes no time at all.
+//!
+//! ```
+//! use std::time::Duration;
+//! use anyport::{prelude::*, sim::SimNet};
+//!
+//! struct Echo;
+//! impl Handler for Echo {
+//!     type State = ();
+//!     type Codec = Lines;
+//!     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) { session.send(&frame); }
+//! }
+//!
+//! let net = SimNet::new(7);
+//! let mut engine = Engine::new()?.serve(Server::bind("10.0.0.1:7000", Lines::default()), |_shard| Echo)?.simulate(&net)?;
+//! let mut peer = net.connect(engine.address(0).unwrap())?;
+//! assert_eq!(engine.ask(&mut peer, b"hello\n", b"\n", Duration::from_secs(1)), b"hello\n");
+//! engine.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What goes wrong on a network is drawn by [`Faults`] from the same seed. [`SimEngine::check`] looks whether the
+//! engine keeps its own rules; it is worth calling in a test of a handler too, because a breach there is our bug.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyport_driver::{DriverKind, sim::Sim};
+
+pub use anyport_driver::sim::{
+    Behaviour, FaultClass, FaultCounts, FaultId, FaultSite, Faults, Rate, SimNet, SimPeer, SimPeerListener,
+};
+
+use crate::{
+    counters::{Counters, Published},
+    engine::{Engine, ShardPlan, Spread},
+    error::{Error, Result},
+    shard_loop::ShardLoop,
+    stop::Stop,
+};
+
+/// Turns and moves of the clock that [`SimEngine::stop`] allows for each of its phases.
+const STOP_STEPS_MAX: u64 = 10_000_000;
+
+impl Engine {
+    /// Brings the engine to life on a simulated network instead of the system's. Nothing runs by itself: the
+    /// caller steps it. Every server is listening when this returns.
+    ///
+    /// Addresses of services are those of the simulated network: any but the ones reserved for documentation.
+    /// Choice of driver, pinning and signals do not apply.
+    ///
+    /// # Errors
+    /// If there is no service, or an address cannot be listened on.
+    pub fn simulate(self, net: &SimNet) -> Result<SimEngine> {
+        if self.services.is_empty() {
+            return Err(Error::NoServices);
+        }
+        let spread = self.spread.with(DriverKind::Sim)?;
+        let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
+        let mut engine = SimEngine {
+            net: net.clone(),
+            shards: Vec::new(),
+            addresses: vec![None; templates.len()],
+            published: self.services.into_iter().map(|service| service.published).collect(),
+            stop: self.stop,
+        };
+        for shard in 0..self.shards {
+            let plan = ShardPlan {
+                shard,
+                kind: DriverKind::Sim,
+                config: self.config,
+                hands_over: spread == Spread::HandOver && self.shards > 1,
+                pin: None,
+                templates: templates.clone(),
+                addresses: engine.addresses.clone(),
+                stop: engine.stop.clone(),
+            };
+            let mut running = plan.build(net.driver(self.config), |template, birth| template.on_sim(birth));
+            for (known, bound) in engine.addresses.iter_mut().zip(running.start()?) {
+                *known = known.or(bound);
+            }
+            engine.shards.push(Some(running));
+        }
+        Ok(engine)
+    }
+}
+
+/// What one step of a simulated engine was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// This shard had a turn; the clock stood still.
+    Turn(usize),
+    /// Nothing was left to do at this time: the clock moved on by so much.
+    Time(Duration),
+    /// Nothing is left to happen at all, until somebody outside does something.
+    Rest,
+}
+
+/// An engine on a simulated network, stepped by its owner.
+///
+/// Dropping it closes every connection without a word to the handlers; [`stop`](Self::stop) ends it in order.
+pub struct SimEngine {
+    net: SimNet,
+    /// `None` once a shard has ended, as its thread would have.
+    shards: Vec<Option<ShardLoop<Sim>>>,
+    addresses: Vec<Option<SocketAddr>>,
+    published: Vec<Vec<Arc<Published>>>,
+    stop: Stop,
+}
+
+impl SimEngine {
+    /// The network it is on.
+    pub fn net(&self) -> &SimNet {
+        &self.net
+    }
+
+    /// Where a service listens, by the order in which services were added. `None` for clients.
+    pub fn address(&self, service: usize) -> Option<SocketAddr> {
+        self.addresses.get(service).copied().flatten()
+    }
+
+    /// Counters of a service, summed over its shards. Zeros if there is no such service.
+    pub fn counters(&self, service: usize) -> Counters {
+        let mut sum = Counters::default();
+        for shard in self.published.get(service).into_iter().flatten() {
+            sum.add(&shard.read());
+        }
+        sum
+    }
+
+    /// A handle that ends the engine.
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// True once every shard has ended.
+    pub fn is_finished(&self) -> bool {
+        self.shards.iter().all(Option::is_none)
+    }
+
+    // ---- steps ----
+
+    /// One step: a turn of a shard that has something to do, or the clock moves to what happens next. Which
+    /// shard it is when several could is drawn by the network's seed.
+    pub fn step(&mut self) -> Step {
+        self.step_within(Duration::MAX)
+    }
+
+    /// A step that moves the clock by `most` at most. Where that is too short for anything to happen, the clock
+    /// moves all the same.
+    pub fn step_within(&mut self, most: Duration) -> Step {
+        // What is due at this moment happens first.
+        self.net.advance(Duration::ZERO);
+        let now = self.net.now();
+        let has_work =
+            |shard: &ShardLoop<Sim>| shard.io().has_work() || shard.due_at().is_some_and(|due| due <= now);
+        let busy = self.running().filter(|(_, shard)| has_work(shard)).count();
+        if busy > 0 {
+            let nth = if busy == 1 { 0 } else { self.net.draw(busy as u64 - 1) as usize };
+            let (shard, _) =
+                self.running().filter(|(_, shard)| has_work(shard)).nth(nth).expect("it was counted");
+            self.turn(shard);
+            return Step::Turn(shard);
+        }
+        let timers = self.running().filter_map(|(_, shard)| shard.due_at());
+        let timer = timers.min().map(|due| due.saturating_duration_since(now));
+        let Some(next) = timer.into_iter().chain(self.net.next_event_in()).min() else {
+            return Step::Rest;
+        };
+        let by = next.min(most);
+        self.net.advance(by);
+        Step::Time(by)
+    }
+
+    fn running(&self) -> impl Iterator<Item = (usize, &ShardLoop<Sim>)> {
+        self.shards.iter().enumerate().filter_map(|(at, shard)| Some((at, shard.as_ref()?)))
+    }
+
+    fn turn(&mut self, shard: usize) {
+        let running = self.shards[shard].as_mut().expect("only a running shard has a turn");
+        let over = running.turn_within(Some(Duration::ZERO)).expect("the simulator's wait does not fail");
+        if over {
+            self.shards[shard] = None;
+        }
+    }
+
+    /// Lets virtual time pass, with all that happens in it.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.net.elapsed() + time;
+        self.run_until(time, |_| false);
+        let left = end.saturating_sub(self.net.elapsed());
+        self.net.advance(left);
+    }
+
+    /// Steps until `condition` holds, for `within` of virtual time at most. True if it came to hold.
+    pub fn run_until(&mut self, within: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.net.elapsed().saturating_add(within);
+        loop {
+            if condition(self) {
+                return true;
+            }
+            let left = end.saturating_sub(self.net.elapsed());
+            match self.step_within(left) {
+                Step::Rest => return false,
+                Step::Time(_) if self.net.elapsed() >= end => {
+                    // What is due at the last moment still happens.
+                    while let Step::Turn(_) = self.step_within(Duration::ZERO) {
+                        if condition(self) {
+                            return true;
+                        }
+                    }
+                    return condition(self);
+                }
+                Step::Turn(_) | Step::Time(_) => {}
+            }
+        }
+    }
+
+    /// Drains, as [`Running::stop`](crate::Running::stop) does, and steps until every shard has ended. Sessions
+    /// that take longer than their drain deadline are closed by it.
+    ///
+    /// # Errors
+    /// If a shard has not ended after ten million steps: that is a bug of anyport, and worth a report.
+    pub fn stop(&mut self) -> Result<()> {
+        self.stop.drain();
+        for _ in 0..STOP_STEPS_MAX {
+            if self.is_finished() {
+                return Ok(());
+            }
+            if self.step() == Step::Rest {
+                break;
+            }
+        }
+        let shard = self.running().next().map_or(0, |(at, _)| at);
+        Err(Error::Shard {
+            shard,
+            source: std::io::Error::other("it did not end after it was told to drain"),
+        })
+    }
+
+    // ---- the other side, for tests ----
+
+    /// Writes all of `bytes` on the peer's side, in parts as there is room, for `within` of virtual time at most.
+    /// Gives how many were taken.
+    pub fn write(&mut self, peer: &mut SimPeer, bytes: &[u8], within: Duration) -> usize {
+        let mut written = 0;
+        self.run_until(within, |_| {
+            written += peer.write(&bytes[written..]);
+            written == bytes.len() || peer.is_reset()
+        });
+        written
+    }
+
+    /// Reads on the peer's side until what was read ends with `end`, the stream ends, or `within` of virtual
+    /// time has passed. Gives what was read.
+    pub fn read(&mut self, peer: &mut SimPeer, end: &[u8], within: Duration) -> Vec<u8> {
+        let mut read = Vec::new();
+        self.run_until(within, |_| {
+            peer.read(&mut read);
+            read.ends_with(end) || peer.is_end_of_stream() || peer.is_reset()
+        });
+        read
+    }
+
+    /// [`write`](Self::write)s, then [`read`](Self::read)s.
+    pub fn ask(&mut self, peer: &mut SimPeer, bytes: &[u8], end: &[u8], within: Duration) -> Vec<u8> {
+        self.write(peer, bytes, within);
+        self.read(peer, end, within)
+    }
+
+    // ---- rules ----
+
+    /// Looks whether the engine keeps its rules between turns: every buffer and batch has one owner, every
+    /// session waits for something that is under way, limits hold, counters balance, listeners listen.
+    ///
+    /// # Errors
+    /// Says which rule is broken, and by whom. It is a bug of anyport.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        for (at, shard) in self.running() {
+            let io = shard.io();
+            if let Some(due) = shard.due_at()
+                && due > self.net.now() + Duration::from_hours(24 * 366)
+            {
+                return Err(format!("shard {at}: its next timer is due in more than a year"));
+            }
+            let mut slots = 0;
+            for (number, service) in shard.services().iter().enumerate() {
+                let audit = service.audit();
+                if let Some(breach) = audit.breach {
+                    return Err(format!("shard {at}, service {number}: {breach}"));
+                }
+                slots += audit.slots;
+            }
+            check_driver(io, slots).map_err(|breach| format!("shard {at}: {breach}"))?;
+        }
+        Ok(())
+    }
+
+    /// What the engine still holds: sessions, connections being opened, send batches, sockets and receive buffers,
+    /// those of listeners included. Zero once it has finished.
+    pub fn held(&self) -> Held {
+        let mut held = Held::default();
+        for (_, shard) in self.running() {
+            use anyport_driver::Driver as _;
+            held.sockets += shard.io().sockets();
+            held.buffers += shard.io().leases_out() - shard.io().leases_ready();
+            for service in shard.services() {
+                let audit = service.audit();
+                held.sessions += audit.slots;
+                held.batches += audit.batches;
+            }
+        }
+        held
+    }
+}
+
+fn check_driver(io: &Sim, slots: usize) -> std::result::Result<(), String> {
+    use anyport_driver::Driver as _;
+    let (sockets, leases) = (io.sockets(), io.leases_out() - io.leases_ready());
+    if sockets < slots {
+        return Err(format!("{slots} sessions have only {sockets} sockets"));
+    }
+    if io.invalid_submissions() > 0 {
+        return Err(
+            "an operation was submitted on a socket that was not there, or not in a state for it".to_owned()
+        );
+    }
+    if leases > 0 {
+        return Err(format!("{leases} receive buffers were kept over a turn"));
+    }
+    Ok(())
+}
+
+/// What a simulated engine holds: [`SimEngine::held`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    /// Sessions, and connections that are being opened.
+    pub sessions: usize,
+    /// Send batches, queued or in flight.
+    pub batches: usize,
+    /// Sockets, listeners included.
+    pub sockets: usize,
+    /// Receive buffers that the engine has not given back.
+    pub buffers: usize,
+}
+
+impl std::fmt::Debug for SimEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimEngine")
+            .field("net", &self.net)
+            .field("shards", &self.shards.len())
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! A service before it is on any shard.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::AtomicUsize},
+    time::Instant,
+};
+
+use anyport_core::Limits;
+use anyport_driver::options::PortSharing;
+
+use crate::{
+    counters::Published,
+    handler::Handler,
+    remote::{Mail, Mailbox},
+    service::Role,
+    service_shard::{Birth, ServiceOnShard, ServiceShard},
+    stop::Stop,
+};
+
+/// What a shard tells a template.
+pub(crate) struct ShardBirth {
+    pub(crate) shard: usize,
+    /// The first shard accepts for all.
+    pub(crate) hands_over: bool,
+    pub(crate) bound: Option<SocketAddr>,
+    pub(crate) now: Instant,
+    pub(crate) waker: anyport_driver::Waker,
+}
+
+pub(crate) type OnShard<D> = Box<dyn ServiceOnShard<D>>;
+
+/// A service before it is on any shard. One method for each driver, because the choice is made at run time and
+/// everything below it is concrete.
+pub(crate) trait Template: Send + Sync {
+    #[cfg(target_os = "linux")]
+    fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring>;
+    #[cfg(unix)]
+    fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness>;
+    #[cfg(windows)]
+    fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp>;
+    fn on_sim(&self, birth: &ShardBirth) -> OnShard<anyport_driver::sim::Sim>;
+}
+
+pub(crate) struct ServiceTemplate<H: Handler, F> {
+    pub(crate) make: F,
+    pub(crate) codec: H::Codec,
+    pub(crate) limits: Limits,
+    pub(crate) role: Role,
+    pub(crate) service: u8,
+    pub(crate) shards: usize,
+    pub(crate) stop: Stop,
+    pub(crate) mails: Vec<Mail<H>>,
+    pub(crate) mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
+    pub(crate) live: Arc<AtomicUsize>,
+    pub(crate) published: Vec<Arc<Published>>,
+}
+
+impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
+    fn build(&self, birth: &ShardBirth) -> ServiceShard<H> {
+        let shard = birth.shard;
+        let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let mailbox = mailbox.expect("a shard is built once");
+        let _ = mailbox.waker.set(birth.waker.clone());
+        let hands_over = birth.hands_over;
+        let mut role = self.role;
+        match &mut role {
+            Role::Server { address, listen } => {
+                *address = birth.bound.unwrap_or(*address);
+                listen.detachable = hands_over;
+                listen.port = match birth.bound {
+                    _ if hands_over || self.shards == 1 => PortSharing::Alone,
+                    None => PortSharing::First,
+                    Some(_) => PortSharing::Further,
+                };
+            }
+            Role::Client { connections, .. } => {
+                // The first shards take one more each when it does not divide.
+                let (each, over) = (*connections / self.shards, *connections % self.shards);
+                *connections = each + usize::from(shard < over);
+            }
+        }
+        ServiceShard::new(Birth {
+            handler: (self.make)(shard),
+            codec: self.codec.clone(),
+            limits: self.limits,
+            role,
+            shard: shard as u8,
+            service: self.service,
+            stop: self.stop.clone(),
+            jobs: mailbox.receiver,
+            hand_to: if hands_over { self.mails.clone() } else { Vec::new() },
+            live: Arc::clone(&self.live),
+            published: Arc::clone(&self.published[shard]),
+            now: birth.now,
+        })
+    }
+}
+
+impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H, F> {
+    #[cfg(target_os = "linux")]
+    fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring> {
+        Box::new(self.build(birth))
+    }
+
+    #[cfg(unix)]
+    fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness> {
+        Box::new(self.build(birth))
+    }
+
+    #[cfg(windows)]
+    fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp> {
+        Box::new(self.build(birth))
+    }
+
+    fn on_sim(&self, birth: &ShardBirth) -> OnShard<anyport_driver::sim::Sim> {
+        Box::new(self.build(birth))
+    }
+}

@@ -1,0 +1,172 @@
+//! Defects put in on purpose, to check what finds defects.
+//!
+//! In a build with `--cfg planted_bugs`, one of them can be active on a thread, and the simulation must find it. In
+//! every other build [`planted`] is `false` at compile time, and nothing of this is left in the program.
+
+/// Declares the defects: name, bug class of the design, what is wrong.
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])* $name:ident: $class:literal,)*) => {
+        /// A defect that can be planted.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Bug {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Bug {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// The class of bugs that it stands for, as in `docs/bug-classes.md`.
+            pub fn class(self) -> &'static str {
+                match self { $(Self::$name => $class,)* }
+            }
+
+            /// What is wrong.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),*).trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// A later cause overwrites the reason of a session that is ending.
+    ReasonOverwritten: "R23",
+    /// The end of a session that its peer reset is not told to the handler.
+    EndNotTold: "R23",
+    /// The end of a session is told twice.
+    EndToldTwice: "R23",
+    /// A connection that was closed while it connected is opened for the handler all the same.
+    OpenedWhileClosing: "R24",
+    /// Frames are given to a handler that has paused or ended the session.
+    FramesAfterEnd: "R24",
+    /// A receive that we cancelled ourselves ends the session.
+    CancelTakenForFailure: "R4",
+    /// What was received before a pause is dropped.
+    BacklogDropped: "R4",
+    /// The peer's end of stream overtakes bytes that wait for the handler.
+    EndBeforeBacklog: "R25",
+    /// The peer's end of stream drops what is queued for it.
+    EndTakenForDeath: "R25",
+    /// The peer's end of stream does not end the session.
+    EndIgnored: "R25",
+    /// A session goes on sending after a send that failed.
+    SendAfterFailedSend: "R5",
+    /// A second send starts before the first has come back.
+    TwoSends: "R6",
+    /// Shared bytes go before what was queued earlier.
+    SharedOutOfOrder: "R6",
+    /// After a part was sent, the rest starts at the wrong byte.
+    PiecesSkipped: "R6",
+    /// A batch is used again and remembers that a part of it was sent.
+    BatchReusedDirty: "R50",
+    /// The batch of a send that failed does not go back to its pool.
+    FailedBatchLeaks: "R8",
+    /// Receive buffers are kept.
+    BufferNotGivenBack: "R8",
+    /// A drain ends our direction before all that was queued is sent.
+    DrainDoesNotFlush: "R27",
+    /// A stop drains its sessions, and nobody carries it out.
+    DrainNotFlushed: "R28",
+    /// A drain has no deadline.
+    NoDrainDeadline: "R28",
+    /// The deadline of a drain passes without effect.
+    DeadlineIgnored: "R28",
+    /// A connection is accepted after the drain began, and nobody drains it.
+    AcceptedWhileEnding: "R28",
+    /// A shutdown that failed is never taken as done.
+    ShutdownFaultDropped: "R28",
+    /// A session whose handler panicked stays open.
+    PanicForgiven: "R29",
+    /// The send queue has no limit.
+    QueueWithoutLimit: "R31",
+    /// A queue above its high mark does not stop reading.
+    PressureUnnoticed: "R31",
+    /// Rising pressure is told again and again.
+    PressureToldTwice: "R31",
+    /// Pressure is never relieved.
+    ReliefForgotten: "R31",
+    /// Pressure is relieved above the low mark.
+    ReliefTooEarly: "R31",
+    /// The handler is not told that the pressure is relieved.
+    ReliefNotTold: "R31",
+    /// A paused session is read from.
+    PauseIgnored: "R31",
+    /// A session that was paused is never read from again.
+    ReceiveNotRearmed: "R31",
+    /// A frame may announce any size.
+    DeclaredSizeTrusted: "R32",
+    /// A size below the header's is taken for an empty frame.
+    ShortSizeAccepted: "R33",
+    /// The end of a cut frame takes the beginning of the next one with it.
+    TailTakesTooMuch: "R34",
+    /// A frame that is cut twice loses its beginning.
+    TailStartsAnew: "R34",
+    /// The tail of a cut frame is thrown away once too often.
+    SpentTailKept: "R34",
+    /// The beginning of a cut frame is forgotten.
+    CutFrameForgotten: "R34",
+    /// A slot's next owner has the key of the last one.
+    GenerationStays: "R2",
+    /// A job for a session that has gone runs on the next one in its slot.
+    JobForAnother: "R2",
+    /// Slots are not used again.
+    SlotNeverFreed: "R2",
+    /// A drained session keeps its slot.
+    SlotNotFreed: "R2",
+    /// A connection that could not be opened keeps its slot and its socket.
+    FailedConnectKept: "R19",
+    /// A connection that one shard accepted for another is dropped.
+    HandedOverLost: "R12",
+    /// One session more is let in than the limit allows.
+    OneSessionTooMany: "R43",
+    /// A refused connection takes a place for ever.
+    RefusalTakesPlace: "R43",
+    /// A session that its peer reset keeps its place among `sessions_max`.
+    PlaceLost: "R43",
+    /// Jobs beyond the first of a turn wait for somebody to wake the shard.
+    JobsLeft: "R38",
+    /// A session is closed as idle although its peer has written.
+    IdleWhileBusy: "R40",
+    /// The idle timer is not set again after it was moved.
+    IdleLookedAtOnce: "R37",
+    /// Timers are rounded down.
+    TimerTooEarly: "R41",
+    /// Timers that are far away are looked at too late.
+    TimerTooLate: "R41",
+    /// Timers that are far away are lost when they come near.
+    TimerLost: "R37",
+    /// Timers are told twice.
+    TimerTwice: "R37",
+}
+
+/// True if `bug` is active on this thread.
+#[cfg(planted_bugs)]
+#[inline]
+pub fn planted(bug: Bug) -> bool {
+    ACTIVE.get() == Some(bug)
+}
+
+/// False: nothing is planted in this build.
+#[cfg(not(planted_bugs))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "nothing may be left of it")]
+pub const fn planted(_: Bug) -> bool {
+    false
+}
+
+#[cfg(planted_bugs)]
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Makes a defect active on this thread, instead of the one that was.
+#[cfg(planted_bugs)]
+pub fn plant(bug: Option<Bug>) {
+    ACTIVE.set(bug);
+}

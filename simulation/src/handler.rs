@@ -1,0 +1,554 @@
+//! A handler that does everything: each call of the API in each callback, panics included. What it does follows from
+//! the seed, the session and how often that was called; so it stays the same when other sessions go.
+
+use std::{
+    collections::HashMap,
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use anyport::{
+    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Pressure, Refusal, Sent, Session, Shard,
+    TimerKey,
+};
+
+use crate::{
+    chance::Chance,
+    ledger::Ledger,
+    stream::{Messages, Wire, WireStream, label_of},
+};
+
+/// What a handler may do of its own accord.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[expect(missing_docs, reason = "each is the call of the API that has this name")]
+pub enum Call {
+    Send,
+    SendShared,
+    Burst,
+    SendTooLarge,
+    Pause,
+    Resume,
+    Drain,
+    Kick,
+    Close,
+    SetTimer,
+    ForEach,
+    Other,
+    Panic,
+    StopEngine,
+}
+
+impl Call {
+    /// Every call.
+    pub const ALL: [Self; 14] = [
+        Self::Send,
+        Self::SendShared,
+        Self::Burst,
+        Self::SendTooLarge,
+        Self::Pause,
+        Self::Resume,
+        Self::Drain,
+        Self::Kick,
+        Self::Close,
+        Self::SetTimer,
+        Self::ForEach,
+        Self::Other,
+        Self::Panic,
+        Self::StopEngine,
+    ];
+
+    /// How often it is drawn, against the others.
+    fn weight(self) -> u32 {
+        match self {
+            Self::Send => 60,
+            Self::Burst => 8,
+            Self::SendShared | Self::SetTimer | Self::Resume => 20,
+            Self::SendTooLarge | Self::Pause | Self::ForEach | Self::Other => 8,
+            Self::Drain | Self::Kick | Self::Close | Self::Panic => 2,
+            Self::StopEngine => 1,
+        }
+    }
+}
+
+/// Which calls the handler makes, and how often.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mood {
+    /// Calls that it makes.
+    pub calls: Vec<Call>,
+    /// Calls in one callback, on average, in eighths.
+    pub eagerness: u32,
+}
+
+impl Mood {
+    pub(crate) fn drawn(chance: &mut Chance) -> Self {
+        let mut calls: Vec<_> = Call::ALL.into_iter().filter(|_| chance.one_in(2)).collect();
+        // One stop ends everything that could still be seen: few seeds have it.
+        if !chance.one_in(8) {
+            calls.retain(|call| *call != Call::StopEngine);
+        }
+        if !calls.contains(&Call::Send) && !chance.one_in(8) {
+            calls.push(Call::Send);
+        }
+        Self { calls, eagerness: 1 + chance.below(24) as u32 }
+    }
+
+    fn pick(&self, chance: &mut Chance) -> Option<Call> {
+        let sum: u32 = self.calls.iter().map(|call| call.weight()).sum();
+        let mut left = chance.below(u64::from(sum.max(1))) as u32;
+        self.calls.iter().copied().find(|call| {
+            let found = left < call.weight();
+            left = left.saturating_sub(call.weight());
+            found
+        })
+    }
+}
+
+/// What the handlers of all shards share with the world.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) seed: u64,
+    pub(crate) mood: Mood,
+    pub(crate) limits: Limits,
+    pub(crate) messages: Messages,
+    ledger: Mutex<Ledger>,
+}
+
+impl Shared {
+    pub(crate) fn new(seed: u64, mood: Mood, limits: Limits, messages: Messages, ledger: Ledger) -> Self {
+        Self { seed, mood, limits, messages, ledger: Mutex::new(ledger) }
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A failed assertion may have been thrown while it was locked: what it says is still wanted.
+        self.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// One session, as the handler keeps it.
+#[derive(Default, Debug)]
+pub(crate) struct Mine {
+    /// Its place in the ledger.
+    pub(crate) record: Option<usize>,
+    /// How often the handler was called about it.
+    calls: u64,
+    incoming: Option<WireStream>,
+    /// The first bytes of a stream without frames, until they name it.
+    first: Vec<u8>,
+}
+
+pub(crate) struct Everything<C: Wire> {
+    pub(crate) shard: usize,
+    pub(crate) codec: C,
+    pub(crate) shared: Arc<Shared>,
+    timers: HashMap<u16, Instant>,
+    timers_set: u16,
+    calls: u64,
+}
+
+impl<C: Wire> Everything<C> {
+    pub(crate) fn new(shard: usize, codec: C, shared: Arc<Shared>) -> Self {
+        Self { shard, codec, shared, timers: HashMap::new(), timers_set: 0, calls: 0 }
+    }
+
+    // ---- calls about a session ----
+
+    /// Does what the seed says, `where_` being the callback.
+    fn act(&mut self, session: &mut Session<Self>, where_: u64) {
+        let shared = Arc::clone(&self.shared);
+        if shared.ledger().calm {
+            return;
+        }
+        let address = session.peer_address();
+        let mine = session.state();
+        mine.calls += 1;
+        let key = (u64::from(address.port()) << 40) ^ (mine.calls << 4) ^ where_;
+        let mut chance = Chance::new(shared.seed ^ 0xac7, key);
+        let calls = chance.below(u64::from(shared.mood.eagerness) + 1) / 4;
+        for _ in 0..calls {
+            let Some(call) = shared.mood.pick(&mut chance) else { return };
+            self.call(session, call, &mut chance);
+        }
+    }
+
+    fn call(&mut self, session: &mut Session<Self>, call: Call, chance: &mut Chance) {
+        match call {
+            Call::Send => self.send(session, false),
+            Call::SendShared => self.send(session, true),
+            Call::Burst => {
+                for _ in 0..chance.size(2, 200) {
+                    self.send(session, false);
+                }
+            }
+            Call::SendTooLarge => self.send_too_large(session),
+            Call::Pause => self.pause(session, true),
+            Call::Resume => self.pause(session, false),
+            Call::Drain => self.end(session, CloseReason::Drained, |session| session.drain()),
+            Call::Kick => {
+                let number = chance.next() as u16;
+                self.end(session, CloseReason::Kicked(number), |session| session.kick(number));
+            }
+            Call::Close => {
+                self.end(session, CloseReason::Stopped, |session| session.close(CloseReason::Stopped))
+            }
+            Call::SetTimer => self.set_timer(&mut session.shard(), chance),
+            Call::ForEach => self.for_each(&mut session.shard()),
+            Call::Other => {
+                let id = {
+                    let ledger = self.shared.ledger();
+                    let pick = chance.below(ledger.records.len().max(1) as u64) as usize;
+                    ledger.records.get(pick).map(|record| record.id)
+                };
+                let call = chance.pick(&[
+                    Call::Send,
+                    Call::Send,
+                    Call::Kick,
+                    Call::Drain,
+                    Call::Pause,
+                    Call::Resume,
+                ]);
+                let mut shard = session.shard();
+                if self.shared.mood.calls.contains(&call)
+                    && let Some(mut other) = id.and_then(|id| shard.session(id))
+                {
+                    self.call(&mut other, call, chance);
+                }
+            }
+            Call::StopEngine => {
+                self.shared.ledger().stopping.get_or_insert(CloseReason::Drained);
+                session.shard().stop_engine();
+            }
+            Call::Panic => {
+                let was_open = session.is_open();
+                if let Some(at) = session.state().record {
+                    self.shared.ledger().ended_by_us(at, CloseReason::HandlerPanicked, was_open);
+                }
+                // Without the hook that prints it: it is meant.
+                resume_unwind(Box::new("on purpose"));
+            }
+        }
+    }
+
+    /// Sends the next message of the session's stream, and knows what `send` must answer.
+    pub(crate) fn send(&mut self, session: &mut Session<Self>, share: bool) {
+        let Some(at) = session.state().record else { return };
+        let id = session.id();
+        let (was_open, before) = (session.is_open(), session.queued_bytes());
+        let shared = Arc::clone(&self.shared);
+        let number = shared.ledger().records[at].sent;
+        let (kind, body) = shared.messages.message(id.bits(), number);
+        let frame = Frame { kind: if C::KINDS { kind } else { 0 }, body: &body };
+        let mut encoder = self.codec.split().1;
+        let size = encoder.encoded_size(&frame).expect("bodies are small enough");
+        let sent = if share {
+            let mut wire = Vec::new();
+            encoder.encode(&frame, &mut wire);
+            session.send_shared(wire.into())
+        } else {
+            session.send_frame(frame)
+        };
+        let marks = shared.limits.send;
+        let after = session.queued_bytes();
+        let fits = before + size <= marks.queue_max_bytes;
+        let expected = match (was_open, fits) {
+            (false, _) => Sent::Refused(Refusal::NotOpen),
+            (true, false) => Sent::Refused(Refusal::QueueFull),
+            (true, true) if before + size > marks.high_water_bytes => Sent::High,
+            (true, true) => Sent::Queued,
+        };
+        let ledger = &mut *shared.ledger();
+        ledger.ensure(sent == expected, || {
+            format!(
+                "session {id}: send of {size} bytes with {before} queued answered {sent:?}, not {expected:?}"
+            )
+        });
+        match sent {
+            Sent::Queued | Sent::High => {
+                ledger.ensure(after == before + size, || {
+                    format!(
+                        "session {id}: {size} bytes were queued, and the queue grew from {before} to {after}"
+                    )
+                });
+                let record = &mut ledger.records[at];
+                record.sent += 1;
+                record.sent_bytes += size as u64;
+            }
+            Sent::Refused(Refusal::QueueFull) => ledger.ended_by_us(at, CloseReason::SendQueueFull, was_open),
+            Sent::Refused(_) => {}
+        }
+    }
+
+    fn send_too_large(&mut self, session: &mut Session<Self>) {
+        if !C::FRAMED {
+            return;
+        }
+        let (id, was_open) = (session.id(), session.is_open());
+        let sent = session.send(&vec![b'x'; self.codec.frame_size_max() + 1]);
+        self.shared.ledger().ensure(matches!(sent, Sent::Refused(_)), || {
+            format!("session {id}: a frame above the codec's limit was answered {sent:?}")
+        });
+        let still_open = session.is_open();
+        self.shared
+            .ledger()
+            .ensure(was_open == still_open, || format!("session {id}: a refused frame changed its state"));
+    }
+
+    pub(crate) fn pause(&mut self, session: &mut Session<Self>, paused: bool) {
+        if paused {
+            session.pause();
+        } else {
+            session.resume();
+        }
+        if let Some(at) = session.state().record {
+            self.shared.ledger().records[at].paused = paused;
+        }
+    }
+
+    fn end(
+        &mut self,
+        session: &mut Session<Self>,
+        reason: CloseReason,
+        how: impl FnOnce(&mut Session<Self>),
+    ) {
+        let was_open = session.is_open();
+        how(session);
+        let (id, open) = (session.id(), session.is_open());
+        let Some(at) = session.state().record else { return };
+        let mut ledger = self.shared.ledger();
+        ledger.ended_by_us(at, reason, was_open);
+        ledger.ensure(!open, || format!("session {id} is open after it was ended as {reason:?}"));
+    }
+
+    /// In a job for the session.
+    pub(crate) fn posted(&mut self, session: &mut Session<Self>) {
+        self.act(session, 5);
+    }
+
+    /// In a job for the shard.
+    pub(crate) fn posted_to_shard(&mut self, shard: &mut Shard<Self>) {
+        self.act_on_shard(shard, 4);
+    }
+
+    // ---- calls about a shard ----
+
+    fn act_on_shard(&mut self, shard: &mut Shard<Self>, where_: u64) {
+        let shared = Arc::clone(&self.shared);
+        if shared.ledger().calm {
+            return;
+        }
+        self.calls += 1;
+        let mut chance = Chance::new(shared.seed ^ 0x54a, self.calls << 8 | where_ << 4 | self.shard as u64);
+        if !chance.one_in(3) {
+            return;
+        }
+        match shared.mood.pick(&mut chance) {
+            Some(Call::SetTimer) => self.set_timer(shard, &mut chance),
+            Some(Call::ForEach) => self.for_each(shard),
+            Some(Call::Panic) => resume_unwind(Box::new("on purpose")),
+            Some(Call::Resume) => {
+                let mut ids = Vec::new();
+                shard.for_each(|session| ids.push(session.id()));
+                for id in ids {
+                    if let Some(mut session) = shard.session(id) {
+                        self.pause(&mut session, false);
+                    }
+                }
+            }
+            Some(Call::StopEngine) => {
+                shared.ledger().stopping.get_or_insert(CloseReason::Drained);
+                shard.stop_engine();
+            }
+            _ => {}
+        }
+    }
+
+    fn set_timer(&mut self, shard: &mut Shard<Self>, chance: &mut Chance) {
+        // Few enough that none is overwritten.
+        if self.timers.len() > 1_000 {
+            return;
+        }
+        while self.timers.contains_key(&self.timers_set) {
+            self.timers_set = self.timers_set.wrapping_add(1);
+        }
+        let longest = chance.pick(&[0, 1_000, 1_000_000, 1_000_000_000, 100_000_000_000]);
+        let after = Duration::from_nanos(chance.below(longest + 1));
+        self.timers.insert(self.timers_set, shard.now() + after);
+        shard.set_timer(TimerKey(self.timers_set), after);
+    }
+
+    fn for_each(&mut self, shard: &mut Shard<Self>) {
+        let mut ids = Vec::new();
+        let shared = Arc::clone(&self.shared);
+        shard.for_each(|session| {
+            let (id, open) = (session.id(), session.is_open());
+            shared.ledger().ensure(open, || format!("for_each gave session {id}, which is not open"));
+            ids.push(id);
+        });
+        for id in ids {
+            if let Some(mut session) = shard.session(id) {
+                self.send(&mut session, true);
+            }
+        }
+    }
+
+    // ---- what comes in ----
+
+    fn receive(&mut self, session: &mut Session<Self>, frame: Frame) {
+        let Some(at) = session.state().record else {
+            let id = session.id();
+            return self.shared.ledger().fail(|| format!("session {id} got a frame before it opened"));
+        };
+        let now = session.shard().now();
+        let id = session.id();
+        let shared = Arc::clone(&self.shared);
+        shared.ledger().may_hear(at, "a frame");
+        let mine = session.state();
+        let wrong = if C::FRAMED {
+            Self::receive_message(&shared, at, frame)
+        } else {
+            Self::receive_bytes(&shared, self.codec, at, mine, frame.body)
+        };
+        let mut ledger = shared.ledger();
+        ledger.records[at].received_at = now;
+        if let Some(wrong) = wrong {
+            ledger.fail(|| format!("session {id}: {wrong}"));
+        }
+    }
+
+    fn receive_message(shared: &Shared, at: usize, frame: Frame) -> Option<String> {
+        let mut ledger = shared.ledger();
+        let record = &mut ledger.records[at];
+        let number = record.received;
+        record.received += 1;
+        if number == 0 {
+            record.incoming = label_of(frame.body);
+        }
+        let Some(label) = record.incoming else {
+            return Some(format!("its first message names no stream: {} bytes", frame.body.len()));
+        };
+        drop(ledger);
+        let (kind, body) = shared.messages.message(label, number);
+        let kind = if C::KINDS { kind } else { 0 };
+        (kind != frame.kind || *body != *frame.body).then(|| {
+            format!(
+                "message {number} of stream {label:x} should have {} bytes of kind {kind}, and {} bytes of kind {} came \
+                 that differ",
+                body.len(),
+                frame.body.len(),
+                frame.kind
+            )
+        })
+    }
+
+    fn receive_bytes(shared: &Shared, codec: C, at: usize, mine: &mut Mine, bytes: &[u8]) -> Option<String> {
+        let number = {
+            let mut ledger = shared.ledger();
+            let record = &mut ledger.records[at];
+            record.received += bytes.len() as u64;
+            record.received - bytes.len() as u64
+        };
+        let held;
+        let bytes = if let Some(incoming) = &mut mine.incoming {
+            return incoming
+                .expect(&shared.messages, codec, bytes)
+                .err()
+                .map(|differs| format!("byte {} is not what the peer wrote", number + differs as u64));
+        } else {
+            mine.first.extend_from_slice(bytes);
+            let label = label_of(&mine.first)?;
+            shared.ledger().records[at].incoming = Some(label);
+            mine.incoming = Some(WireStream::new(label));
+            held = std::mem::take(&mut mine.first);
+            &held[..]
+        };
+        let incoming = mine.incoming.as_mut().expect("just made");
+        incoming
+            .expect(&shared.messages, codec, bytes)
+            .err()
+            .map(|differs| format!("byte {differs} is not what the peer wrote"))
+    }
+}
+
+impl<C: Wire> Handler for Everything<C> {
+    type State = Mine;
+    type Codec = C;
+
+    fn on_start(&mut self, shard: &mut Shard<Self>) {
+        self.act_on_shard(shard, 1);
+    }
+
+    fn on_open(&mut self, session: &mut Session<Self>) {
+        let (id, address) = (session.id(), session.peer_address());
+        let now = session.shard().now();
+        let at = self.shared.ledger().opened(id, address, now);
+        session.state().record = Some(at);
+        // The label of what we send comes first.
+        self.send(session, false);
+        self.act(session, 1);
+    }
+
+    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+        self.receive(session, frame);
+        let calm = self.shared.ledger().calm;
+        if calm {
+            self.send(session, false);
+        }
+        self.act(session, 2);
+    }
+
+    fn on_pressure(&mut self, session: &mut Session<Self>, pressure: Pressure) {
+        let (id, queued) = (session.id(), session.queued_bytes());
+        let low = self.shared.limits.send.low_water_bytes;
+        if let Some(at) = session.state().record {
+            let mut ledger = self.shared.ledger();
+            ledger.may_hear(at, "pressure");
+            let high = pressure == Pressure::High;
+            let before = std::mem::replace(&mut ledger.records[at].told_high, high);
+            ledger.ensure(before != high, || format!("session {id} was told {pressure:?} twice"));
+            ledger.ensure(high || queued <= low, || {
+                format!(
+                    "session {id} was told of relief with {queued} bytes queued, and its low mark is {low}"
+                )
+            });
+        }
+        self.act(session, 3);
+    }
+
+    fn on_close(&mut self, session: &mut Session<Self>, reason: CloseReason) {
+        let id = session.id();
+        let now = session.shard().now();
+        let at = session.state().record;
+        {
+            let mut ledger = self.shared.ledger();
+            ledger.closed(at, id, reason, now);
+            if reason == CloseReason::IdleTimeout
+                && let Some(at) = at
+            {
+                let idle = now.saturating_duration_since(ledger.records[at].received_at);
+                let limit = self.shared.limits.idle_timeout;
+                ledger.ensure(limit.is_some_and(|limit| idle >= limit), || {
+                    format!("session {id} was closed as idle after {idle:?}, and the limit is {limit:?}")
+                });
+            }
+        }
+        self.act(session, 4);
+    }
+
+    fn on_timer(&mut self, shard: &mut Shard<Self>, timer: TimerKey) {
+        let now = shard.now();
+        match self.timers.remove(&timer.0) {
+            Some(due) => self.shared.ledger().timer(due, now),
+            None => self.shared.ledger().fail(|| format!("{timer:?} came and was not set")),
+        }
+        self.act_on_shard(shard, 2);
+    }
+
+    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) {
+        let now = shard.now();
+        let mut ledger = self.shared.ledger();
+        ledger.connect_failed += 1;
+        ledger.tell(now, || format!("connecting to {} failed: {}", failure.to, failure.fault));
+        drop(ledger);
+        self.act_on_shard(shard, 3);
+    }
+}

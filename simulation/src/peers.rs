@@ -1,0 +1,147 @@
+//! The other side of the connections: peers that write their streams, and read what they are sent, well or badly.
+
+use anyport::sim::SimPeer;
+
+use crate::{
+    handler::Shared,
+    plan::Habit,
+    stream::{Wire, WireStream, label_of},
+};
+
+/// One peer, from its connection to its end.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) peer: SimPeer,
+    pub(crate) habit: Habit,
+    /// What it writes.
+    out: WireStream,
+    /// Its direction has ended, by itself or by garbage: nothing more is written.
+    pub(crate) write_over: bool,
+    /// It wrote what is no frame.
+    pub(crate) garbage: bool,
+    /// What it must be sent, once the first message has named it.
+    incoming: Option<WireStream>,
+    /// The session's id, as its first message said.
+    pub(crate) session: Option<u64>,
+    first: Vec<u8>,
+    /// Bytes read.
+    pub(crate) received: u64,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    pub(crate) fn new(peer: SimPeer, label: u64, habit: Habit) -> Self {
+        Self {
+            peer,
+            habit,
+            out: WireStream::new(label),
+            write_over: false,
+            garbage: false,
+            incoming: None,
+            session: None,
+            first: Vec::new(),
+            received: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Messages that it has written to their last byte.
+    pub(crate) fn whole_messages(&self) -> u64 {
+        self.out.whole()
+    }
+
+    /// Writes the next `bytes` of its stream, as far as there is room. Gives how many.
+    pub(crate) fn write<C: Wire>(&mut self, shared: &Shared, codec: C, bytes: usize) -> usize {
+        if self.write_over {
+            return 0;
+        }
+        let mut left = bytes;
+        while left > 0 {
+            let next = self.out.peek(&shared.messages, codec);
+            let part = &next[..next.len().min(left)];
+            let written = self.peer.write(part);
+            let is_full = written < part.len();
+            self.out.take(written);
+            left -= written;
+            if is_full {
+                break;
+            }
+        }
+        bytes - left
+    }
+
+    /// Writes to the end of a message.
+    pub(crate) fn finish_message<C: Wire>(&mut self, shared: &Shared, codec: C) -> bool {
+        while !self.write_over && self.out.is_inside() {
+            let len = self.out.peek(&shared.messages, codec).len();
+            if self.write(shared, codec, len) < len {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes what is no frame. True if there was room for all of it, at the end of a message.
+    pub(crate) fn write_garbage<C: Wire>(&mut self, shared: &Shared, codec: C, too_large: bool) -> bool {
+        let Some(garbage) = codec.garbage(too_large) else { return false };
+        if self.write_over || !self.finish_message(shared, codec) {
+            return false;
+        }
+        self.write_over = true;
+        let written = self.peer.write(&garbage);
+        // What does not fit leaves a cut frame behind, which is no fault.
+        self.garbage = written == garbage.len();
+        self.garbage
+    }
+
+    /// Ends its direction.
+    pub(crate) fn half_close(&mut self) {
+        self.write_over = true;
+        self.peer.shutdown_write();
+    }
+
+    /// Reads as its habit is, and compares.
+    ///
+    /// # Errors
+    /// If something else came than was sent.
+    pub(crate) fn read<C: Wire>(&mut self, shared: &Shared, codec: C) -> Result<(), String> {
+        self.buffer.clear();
+        match self.habit {
+            Habit::Eager => self.peer.read(&mut self.buffer),
+            Habit::Dribbling => self.peer.read_at_most(3, &mut self.buffer),
+            Habit::Dead => 0,
+        };
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let from = self.received;
+        self.received += self.buffer.len() as u64;
+        let expected = if let Some(incoming) = &mut self.incoming {
+            incoming.expect(&shared.messages, codec, &self.buffer)
+        } else {
+            self.first.extend_from_slice(&self.buffer);
+            // The header of a frame comes first, where there is one.
+            let header = if C::KINDS { 4 } else { 0 };
+            let Some(label) = self.first.get(header..).and_then(label_of) else {
+                let enough = self.first.len() >= header + 16;
+                return if enough {
+                    Err("the first message to the peer names no session".to_owned())
+                } else {
+                    Ok(())
+                };
+            };
+            self.session = Some(label);
+            let mut incoming = WireStream::new(label);
+            let expected = incoming.expect(&shared.messages, codec, &self.first);
+            self.incoming = Some(incoming);
+            expected
+        };
+        expected.map_err(|differs| {
+            let address = self.peer.local_address();
+            format!(
+                "byte {} that peer {address} was sent is not what the handler sent",
+                from + differs as u64
+            )
+        })
+    }
+}

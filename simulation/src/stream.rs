@@ -1,0 +1,201 @@
+//! What is sent, both ways: messages that follow from a label and their number, so that whoever receives them
+//! knows what must come next.
+
+use anyport::{Codec, Encode, Frame, Lines, Raw, SizeKind};
+
+use crate::chance::mix;
+
+/// Bytes that messages are cut from: printable, so that every codec can carry them.
+const PATTERN_BYTES: usize = 1 << 16;
+/// Bytes of the first message of a stream: its label in hexadecimal.
+const LABEL_BYTES: usize = 16;
+
+/// A codec that the simulation uses.
+pub(crate) trait Wire: Codec + Copy {
+    /// Messages arrive as they were sent; otherwise only the bytes do.
+    const FRAMED: bool;
+    /// Frames carry a kind.
+    const KINDS: bool;
+    /// Bytes that are no frame, if there are such, and whether they announce too large a one.
+    fn garbage(&self, too_large: bool) -> Option<Vec<u8>>;
+}
+
+impl Wire for Raw {
+    const FRAMED: bool = false;
+    const KINDS: bool = false;
+    fn garbage(&self, _: bool) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Wire for Lines {
+    const FRAMED: bool = true;
+    const KINDS: bool = false;
+    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
+        too_large.then(|| vec![b'x'; self.frame_size_max() + 1])
+    }
+}
+
+impl Wire for SizeKind {
+    const FRAMED: bool = true;
+    const KINDS: bool = true;
+    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
+        Some(if too_large { vec![0xff, 0xff, 0, 0] } else { vec![3, 0, 0, 0] })
+    }
+}
+
+/// Makes and knows every message.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    pattern: Vec<u8>,
+    body_max: usize,
+}
+
+impl Messages {
+    pub(crate) fn new(body_max: usize) -> Self {
+        assert!((LABEL_BYTES..PATTERN_BYTES / 2).contains(&body_max), "a body fits into the pattern");
+        let pattern = (0..PATTERN_BYTES as u64).map(|at| b'0' + (mix(at) & 0x3f) as u8).collect();
+        Self { pattern, body_max }
+    }
+
+    /// Kind and body of message `number` of the stream `label`.
+    pub(crate) fn message(&self, label: u64, number: u64) -> (u16, Message<'_>) {
+        let mixed = mix(label ^ number.rotate_left(32));
+        if number == 0 {
+            return (0, Message::Label(label_text(label)));
+        }
+        // Mostly small; at times empty or as large as may be.
+        let size = match mixed & 0xf {
+            0 => 0,
+            1 => self.body_max,
+            2..=4 => (mixed >> 8) as usize % (self.body_max + 1),
+            _ => (mixed >> 8) as usize % 48.min(self.body_max),
+        };
+        let at = (mixed >> 40) as usize % (PATTERN_BYTES - self.body_max);
+        (mixed as u16, Message::Body(&self.pattern[at..at + size]))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Message<'a> {
+    Label([u8; LABEL_BYTES]),
+    Body(&'a [u8]),
+}
+
+impl std::ops::Deref for Message<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Label(text) => text,
+            Self::Body(body) => body,
+        }
+    }
+}
+
+fn label_text(label: u64) -> [u8; LABEL_BYTES] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(label >> (60 - 4 * at)) as usize & 0xf])
+}
+
+/// The label that a first message names.
+pub(crate) fn label_of(body: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(body.get(..LABEL_BYTES)?).ok()?;
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// The bytes of a stream as they lie on the wire, made as they are needed.
+#[derive(Debug)]
+pub(crate) struct WireStream {
+    label: u64,
+    /// Number of the next message to be encoded.
+    next: u64,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl WireStream {
+    pub(crate) fn new(label: u64) -> Self {
+        Self { label, next: 0, bytes: Vec::new(), at: 0 }
+    }
+
+    /// Messages whose last byte has been taken.
+    pub(crate) fn whole(&self) -> u64 {
+        self.next - u64::from(self.at < self.bytes.len())
+    }
+
+    /// True if a message has begun and not ended.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.at > 0 && self.at < self.bytes.len()
+    }
+
+    /// The next bytes, at least one.
+    pub(crate) fn peek<C: Wire>(&mut self, messages: &Messages, codec: C) -> &[u8] {
+        while self.at == self.bytes.len() {
+            self.bytes.clear();
+            self.at = 0;
+            let (kind, body) = messages.message(self.label, self.next);
+            let kind = if C::KINDS { kind } else { 0 };
+            codec.split().1.encode(&Frame { kind, body: &body }, &mut self.bytes);
+            self.next += 1;
+        }
+        &self.bytes[self.at..]
+    }
+
+    /// Takes bytes that [`peek`](Self::peek) showed.
+    pub(crate) fn take(&mut self, count: usize) {
+        self.at += count;
+        assert!(self.at <= self.bytes.len(), "more was taken than shown");
+    }
+
+    /// Takes `received` if it is what comes next; otherwise says at which of its bytes it differs.
+    pub(crate) fn expect<C: Wire>(
+        &mut self,
+        messages: &Messages,
+        codec: C,
+        received: &[u8],
+    ) -> Result<(), usize> {
+        let mut at = 0;
+        while at < received.len() {
+            let next = self.peek(messages, codec);
+            let count = next.len().min(received.len() - at);
+            let (wanted, got) = (&next[..count], &received[at..at + count]);
+            if wanted != got {
+                let differs = wanted.iter().zip(got).position(|(wanted, got)| wanted != got);
+                return Err(at + differs.unwrap_or(0));
+            }
+            self.take(count);
+            at += count;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_expects_itself_in_any_pieces_and_nothing_else() {
+        let messages = Messages::new(300);
+        let codec = SizeKind::new(1_000);
+        let (mut out, mut expected) = (WireStream::new(0xfeed), WireStream::new(0xfeed));
+        let mut count = 0;
+        for step in 1..400 {
+            let part = out.peek(&messages, codec);
+            let part = part[..part.len().min(step)].to_vec();
+            out.take(part.len());
+            assert_eq!(expected.expect(&messages, codec, &part), Ok(()));
+            count += part.len();
+        }
+        assert!(count > 1_000 && out.whole() == expected.whole());
+        let mut wrong = out.peek(&messages, codec).to_vec();
+        wrong[0] ^= 1;
+        assert_eq!(expected.expect(&messages, codec, &wrong), Err(0));
+    }
+
+    #[test]
+    fn the_first_message_names_its_stream() {
+        let messages = Messages::new(64);
+        assert_eq!(label_of(&messages.message(0x12ab, 0).1), Some(0x12ab));
+        assert_eq!(label_of(b"short"), None);
+    }
+}

@@ -1,0 +1,545 @@
+//! One run of one plan: the engine, its handlers and its peers on one network; first in bad weather, then in good.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyport::{
+    Client, CloseReason, Engine, Lines, Raw, Remote, Server, SizeKind,
+    sim::{FaultClass, FaultCounts, FaultId, Rate, SimEngine, SimNet, SimPeerListener, Step},
+};
+
+use crate::{
+    handler::{Everything, Shared},
+    ledger::Ledger,
+    panics,
+    peers::Peer,
+    plan::{Act, Codec, Event, Habit, PEERS, Plan},
+    stream::{Messages, Wire},
+};
+
+const SERVER: &str = "10.0.0.1:7000";
+const UPSTREAM: &str = "10.0.0.2:9000";
+/// Steps within which everything must have come to rest once the faults have ended.
+const REST_STEPS_MAX: u64 = 200_000;
+/// Time that the engine is given for that: it is virtual, and covers every deadline of a plan.
+const REST_TIME: Duration = Duration::from_mins(10);
+/// Connections that look whether places are free again.
+const PROBES_MAX: usize = 50;
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What was wrong, if anything was.
+    pub failure: Option<String>,
+    /// Turns of shards, moves of the clock and events of the network.
+    pub steps: u64,
+    /// Sessions that were opened.
+    pub sessions: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// Hash of everything that happened in the network.
+    pub digest: u64,
+    /// Faults, by kind.
+    pub faults: FaultCounts,
+    /// Those that fired, if they were recorded.
+    pub fired: Vec<FaultId>,
+    /// What happened, if it was told.
+    pub story: Vec<String>,
+}
+
+/// How to run a plan.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Faults that do not fire.
+    pub suppressed: Vec<FaultId>,
+    /// Note which faults fire.
+    pub record: bool,
+    /// Tell what happens.
+    pub tell: bool,
+}
+
+/// Runs a plan to its end, or to the first thing that is wrong.
+pub fn run(plan: &Plan, options: &Options) -> Outcome {
+    match plan.config.codec {
+        Codec::Raw => run_with(plan, options, Raw),
+        Codec::Lines => run_with(plan, options, Lines::new(plan.config.body_max + 1)),
+        Codec::SizeKind => run_with(plan, options, SizeKind::new(plan.config.body_max as u16 + 4)),
+    }
+}
+
+fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
+    let net = SimNet::with_behaviour(plan.seed, plan.config.behaviour.clone());
+    net.record_faults(options.record || options.tell);
+    net.suppress(options.suppressed.iter().copied());
+    let ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
+    let messages = Messages::new(plan.config.body_max);
+    let shared =
+        Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
+    let mut turns = 0;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        World::new(plan, codec, &net, &shared)?.map_or(Ok(()), |world| world.run(&mut turns))
+    }));
+    let failure = match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure),
+        Err(payload) => Some(format!("panic: {}", panics::text(&*payload))),
+    };
+    let mut ledger = shared.ledger();
+    Outcome {
+        failure: ledger.failure.take().or(failure),
+        steps: turns + net.steps(),
+        sessions: ledger.records.len() as u64,
+        elapsed: net.elapsed(),
+        digest: net.digest(),
+        faults: net.fault_counts(),
+        fired: net.faults_fired(),
+        story: ledger.story.take().unwrap_or_default(),
+    }
+}
+
+struct World<'a, C: Wire> {
+    plan: &'a Plan,
+    codec: C,
+    net: &'a SimNet,
+    shared: &'a Arc<Shared>,
+    engine: SimEngine,
+    server: Remote<Everything<C>>,
+    client: Option<Remote<Everything<C>>>,
+    /// Where the client service connects to.
+    upstream: SimPeerListener,
+    peers: Vec<Option<Peer>>,
+    /// The sessions' other ends that the upstream accepted.
+    accepted: Vec<Peer>,
+    /// How often each peer's place was taken.
+    taken: [u64; PEERS as usize],
+    labels: u64,
+    jobs_posted: u64,
+    calm: bool,
+    steps: u64,
+}
+
+type Checked = Result<(), String>;
+
+impl<'a, C: Wire> World<'a, C> {
+    /// `None` if the engine could not listen, because that is one of the faults.
+    fn new(
+        plan: &'a Plan,
+        codec: C,
+        net: &'a SimNet,
+        shared: &'a Arc<Shared>,
+    ) -> Result<Option<Self>, String> {
+        let config = &plan.config;
+        let text = |error: anyport::Error| format!("the engine does not start: {error}");
+        let mut engine = Engine::new().and_then(|engine| engine.shards(config.shards)).map_err(text)?;
+        engine = engine.spread(config.spread).driver_config(config.driver);
+        let make = |shared: &Arc<Shared>| {
+            let shared = Arc::clone(shared);
+            move |shard| Everything::new(shard, codec, Arc::clone(&shared))
+        };
+        let server = Server::bind(SERVER, codec).limits(config.limits).backlog(8);
+        let server = engine.add_server(server, make(shared)).map_err(text)?;
+        let client = if config.clients > 0 {
+            let client = Client::to(UPSTREAM, codec).limits(config.limits).connections(config.clients);
+            Some(engine.add_client(client, make(shared)).map_err(text)?)
+        } else {
+            None
+        };
+        let upstream =
+            net.listen(UPSTREAM.parse().expect("an address")).map_err(|error| error.to_string())?;
+        let engine = engine.simulate(net).map_err(text)?;
+        let peers = (0..PEERS).map(|_| None).collect();
+        Ok(Some(Self {
+            plan,
+            codec,
+            net,
+            shared,
+            engine,
+            server,
+            client,
+            upstream,
+            peers,
+            accepted: Vec::new(),
+            taken: [0; PEERS as usize],
+            labels: 0,
+            jobs_posted: 0,
+            calm: false,
+            steps: 0,
+        }))
+    }
+
+    fn run(mut self, steps: &mut u64) -> Checked {
+        let result = self.run_storm().and_then(|()| self.run_calm());
+        *steps = self.steps;
+        result
+    }
+
+    // ---- the first phase: anything may happen ----
+
+    fn run_storm(&mut self) -> Checked {
+        for (at, event) in self.plan.events.iter().enumerate() {
+            self.act(event)?;
+            for _ in 0..event.steps {
+                if self.step() == Step::Rest {
+                    break;
+                }
+            }
+            self.read()?;
+            self.failed()?;
+            if at % self.plan.config.check_every == 0 {
+                self.engine.check()?;
+            }
+        }
+        self.engine.check()
+    }
+
+    fn step(&mut self) -> Step {
+        self.steps += 1;
+        self.engine.step_within(Duration::from_secs(1))
+    }
+
+    fn failed(&mut self) -> Checked {
+        self.shared.ledger().failure.clone().map_or(Ok(()), Err)
+    }
+
+    fn act(&mut self, Event { act, .. }: &Event) -> Checked {
+        self.shared.ledger().tell(self.net.now(), || format!("{act:?}"));
+        match *act {
+            Act::Connect { peer, habit } => self.connect(peer, habit),
+            Act::Write { peer, bytes } => {
+                if let Some(peer) = self.peer(peer) {
+                    let (shared, codec) = (Arc::clone(self.shared), self.codec);
+                    self.peers[peer].as_mut().expect("it is there").write(&shared, codec, bytes as usize);
+                }
+            }
+            Act::Read { peer, habit } => {
+                if let Some(peer) = self.peer(peer) {
+                    self.peers[peer].as_mut().expect("it is there").habit = habit;
+                }
+            }
+            Act::HalfClose(peer) => {
+                if let Some(peer) = self.peer(peer) {
+                    self.caused(peer, CloseReason::PeerClosed);
+                    self.peers[peer].as_mut().expect("it is there").half_close();
+                }
+            }
+            Act::Close(peer) => {
+                if let Some(peer) = self.peer(peer) {
+                    self.caused(peer, CloseReason::PeerClosed);
+                    self.peers[peer].take().expect("it is there").peer.close();
+                }
+            }
+            Act::Reset(peer) => {
+                if let Some(peer) = self.peer(peer) {
+                    self.peers[peer].take().expect("it is there").peer.reset();
+                }
+            }
+            Act::Garbage { peer, too_large } => self.garbage(peer, too_large),
+            Act::Post(pick) => self.post(pick),
+            Act::PostToShard(shard) => self.post_to_shard(shard),
+            Act::Stall(time) => self.stall(time),
+            Act::Drain => self.stop(CloseReason::Drained),
+            Act::Abort => self.stop(CloseReason::Stopped),
+        }
+        Ok(())
+    }
+
+    fn peer(&self, peer: u8) -> Option<usize> {
+        let peer = peer as usize % self.peers.len();
+        self.peers[peer].is_some().then_some(peer)
+    }
+
+    fn caused(&self, peer: usize, reason: CloseReason) {
+        let Some(peer) = &self.peers[peer] else { return };
+        self.shared.ledger().caused_by_peer(peer.peer.local_address(), peer.session, reason);
+    }
+
+    fn connect(&mut self, peer: u8, habit: Habit) {
+        let peer = peer as usize % self.peers.len();
+        if self.peers[peer].is_some() {
+            return;
+        }
+        // A place and how often it was taken: so other peers keep their labels when one goes.
+        self.taken[peer] += 1;
+        let label = (self.taken[peer] << 8) | peer as u64;
+        let Some(address) = self.engine.address(0) else { return };
+        // Refused once the engine has stopped listening.
+        if let Ok(connected) = self.net.connect_as(label, address) {
+            self.peers[peer] = Some(Peer::new(connected, label, habit));
+        }
+    }
+
+    fn garbage(&mut self, peer: u8, too_large: bool) {
+        let Some(at) = self.peer(peer) else { return };
+        let (shared, codec) = (Arc::clone(self.shared), self.codec);
+        let peer = self.peers[at].as_mut().expect("it is there");
+        if peer.write_garbage(&shared, codec, too_large) {
+            self.caused(at, if too_large { CloseReason::FrameTooLarge } else { CloseReason::MalformedFrame });
+        }
+    }
+
+    fn post(&mut self, pick: u16) {
+        let (id, is_client) = {
+            let ledger = self.shared.ledger();
+            let recent = ledger.records.len().min(16);
+            let Some(back) = (pick as usize).checked_rem(recent) else { return };
+            let record = &ledger.records[ledger.records.len() - 1 - back];
+            (record.id, record.id.service() == 1)
+        };
+        let Some(remote) = (if is_client { self.client.as_ref() } else { Some(&self.server) }) else {
+            return;
+        };
+        remote.post(id, move |handler, session| {
+            let got = session.id();
+            let known = session.state().record;
+            let mut ledger = handler.shared.ledger();
+            ledger.jobs_run += 1;
+            ledger.ensure(got == id, || format!("a job for session {id} ran on session {got}"));
+            let is_live = known.is_some_and(|at| ledger.records[at].closed.is_none());
+            ledger.ensure(is_live, || format!("a job ran on session {id}, which had ended"));
+            drop(ledger);
+            handler.posted(session);
+        });
+    }
+
+    fn post_to_shard(&mut self, shard: u8) {
+        let shard = shard as usize % self.plan.config.shards;
+        self.jobs_posted += 1;
+        let number = self.jobs_posted;
+        self.server.post_to_shard(shard, move |handler, on| {
+            let mut ledger = handler.shared.ledger();
+            ledger.ensure(on.index() == shard, || {
+                format!("a job for shard {shard} ran on shard {}", on.index())
+            });
+            let before = std::mem::replace(&mut ledger.job_of_shard[shard], number);
+            ledger
+                .ensure(before < number, || format!("job {number} ran on shard {shard} after job {before}"));
+            drop(ledger);
+            handler.posted_to_shard(on);
+        });
+    }
+
+    fn stall(&mut self, time: Duration) {
+        let from = self.net.now();
+        self.net.advance(time);
+        self.shared.ledger().stall(from, self.net.now());
+    }
+
+    fn stop(&mut self, reason: CloseReason) {
+        self.shared.ledger().stopping.get_or_insert(reason);
+        let stopper = self.engine.stopper();
+        if reason == CloseReason::Stopped { stopper.abort() } else { stopper.drain() }
+    }
+
+    /// Every peer reads as its habit is.
+    fn read(&mut self) -> Checked {
+        while let Some(peer) = self.upstream.accept() {
+            self.labels += 1;
+            self.accepted.push(Peer::new(peer, self.labels << 8 | 0xff, Habit::Eager));
+        }
+        let (shared, codec) = (self.shared, self.codec);
+        if !self.calm {
+            for peer in &mut self.accepted {
+                peer.write(shared, codec, 100);
+            }
+        }
+        for peer in self.peers.iter_mut().flatten().chain(&mut self.accepted) {
+            peer.read(shared, codec)?;
+        }
+        Ok(())
+    }
+
+    // ---- the second phase: no faults, and everything comes to rest ----
+
+    fn run_calm(&mut self) -> Checked {
+        self.net.calm();
+        self.calm = true;
+        self.shared.ledger().calm = true;
+        for peer in self.peers.iter_mut().flatten() {
+            peer.habit = Habit::Eager;
+        }
+        self.resume_all();
+        self.rest("the faults ended")?;
+        self.look_at_peers()?;
+        let stopping = self.shared.ledger().stopping.is_some();
+        if !stopping {
+            self.leave()?;
+            self.probe()?;
+        }
+        self.end()
+    }
+
+    /// Steps until nothing is left to happen but timers, within bounds.
+    fn rest(&mut self, after: &str) -> Checked {
+        let end = self.net.elapsed() + REST_TIME;
+        for _ in 0..REST_STEPS_MAX {
+            let step = self.step();
+            self.read()?;
+            self.failed()?;
+            if step == Step::Rest || self.net.elapsed() >= end {
+                return self.engine.check();
+            }
+        }
+        Err(format!("{REST_STEPS_MAX} steps after {after}, it has not come to rest"))
+    }
+
+    fn resume_all(&mut self) {
+        let paused: Vec<_> = {
+            let ledger = self.shared.ledger();
+            let alive = ledger.records.iter().filter(|record| record.closed.is_none());
+            alive.map(|record| record.id).collect()
+        };
+        for id in paused {
+            let remote = if id.service() == 1 { self.client.as_ref() } else { Some(&self.server) };
+            let Some(remote) = remote else { continue };
+            remote.post(id, |handler, session| handler.pause(session, false));
+        }
+    }
+
+    /// Whatever a peer wrote has been given to the handler, and the other way round.
+    fn look_at_peers(&mut self) -> Checked {
+        let ledger = &mut *self.shared.ledger();
+        for peer in self.peers.iter().flatten().chain(&self.accepted) {
+            let (address, reset) = (peer.peer.local_address(), peer.peer.is_reset());
+            let Some(at) = ledger.record_of(address, peer.session) else { continue };
+            let record = &ledger.records[at];
+            let id = record.id;
+            let ended_well = matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
+            // Who hears of an orderly end was sent everything that went before it.
+            let is_whole = record.closed.is_none() || (ended_well && peer.peer.is_end_of_stream());
+            if !reset && is_whole && peer.received != record.sent_bytes {
+                let (sent, received) = (record.sent_bytes, peer.received);
+                return Err(format!(
+                    "session {id} sent {sent} bytes, and its peer {address} has {received} of them"
+                ));
+            }
+            if record.closed.is_none() && !peer.write_over && !reset && C::FRAMED {
+                let (written, received) = (peer.whole_messages(), record.received);
+                if written != received {
+                    return Err(format!(
+                        "peer {address} wrote {written} messages, and session {id} got {received}"
+                    ));
+                }
+            }
+            if record.closed.is_none() && (peer.write_over || reset) {
+                return Err(format!("session {id} is open, and its peer {address} has ended its direction"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All peers go: no session may stay.
+    fn leave(&mut self) -> Checked {
+        for at in 0..self.peers.len() {
+            self.caused(at, CloseReason::PeerClosed);
+            self.peers[at] = None;
+        }
+        for peer in self.accepted.drain(..) {
+            self.shared.ledger().caused_by_peer(
+                peer.peer.local_address(),
+                peer.session,
+                CloseReason::PeerClosed,
+            );
+        }
+        self.rest("the peers went")?;
+        let counters = [self.engine.counters(0), self.engine.counters(1)];
+        let ledger = self.shared.ledger();
+        if ledger.stopping.is_some() {
+            return Ok(());
+        }
+        if let Some(record) = ledger.records.iter().find(|record| record.closed.is_none()) {
+            return Err(format!("session {} is still there, and its peer is not", record.id));
+        }
+        let left = counters[0].sessions + counters[1].sessions;
+        if left > 0 {
+            Err(format!("the counters say that {left} sessions are there, and none is"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Every place is free again, and the listeners listen.
+    fn probe(&mut self) -> Checked {
+        if self.shared.ledger().stopping.is_some() {
+            return Ok(());
+        }
+        let config = &self.plan.config;
+        let sockets = config.driver.sockets_max as usize - 1;
+        let count = PROBES_MAX.min(config.limits.sessions_max).min(sockets - config.clients);
+        let address = self.engine.address(0).expect("a server has an address");
+        let mut probes = Vec::new();
+        for _ in 0..count {
+            self.labels += 1;
+            let label = self.labels << 8 | 0xfe;
+            let peer = self
+                .net
+                .connect_as(label, address)
+                .map_err(|error| format!("a probe cannot connect: {error}"))?;
+            let mut peer = Peer::new(peer, label, Habit::Eager);
+            peer.write(self.shared, self.codec, 20);
+            probes.push(peer);
+            self.rest("a probe connected")?;
+        }
+        let full = self.engine.counters(0).closed_for(CloseReason::AtCapacity);
+        let idle = config.limits.idle_timeout.is_some();
+        for (number, probe) in probes.iter_mut().enumerate() {
+            probe.read(self.shared, self.codec)?;
+            if probe.session.is_none() {
+                return Err(format!(
+                    "probe {number} of {count} at the end was not served ({full} connections were refused so far, \
+                     sessions_max is {})",
+                    config.limits.sessions_max
+                ));
+            }
+        }
+        let open = self.engine.counters(0).sessions;
+        if !idle && self.plan.config.shards == 1 && open != count as u64 {
+            return Err(format!("{count} probes are connected, and {open} sessions are open"));
+        }
+        for probe in probes {
+            self.shared.ledger().caused_by_peer(
+                probe.peer.local_address(),
+                probe.session,
+                CloseReason::PeerClosed,
+            );
+        }
+        self.rest("the probes went")
+    }
+
+    /// The engine ends, and holds nothing any more.
+    fn end(&mut self) -> Checked {
+        self.stop(CloseReason::Drained);
+        for _ in 0..REST_STEPS_MAX {
+            if self.engine.is_finished() {
+                break;
+            }
+            if self.step() == Step::Rest {
+                break;
+            }
+            self.read()?;
+            self.failed()?;
+        }
+        self.failed()?;
+        if !self.engine.is_finished() {
+            return Err(format!("it was told to drain, and is at rest with {:?}", self.engine.held()));
+        }
+        let counters = [self.engine.counters(0), self.engine.counters(1)];
+        let ledger = self.shared.ledger();
+        if let Some(record) = ledger.records.iter().find(|record| record.closed.is_none()) {
+            return Err(format!("the engine ended, and session {} was not told its end", record.id));
+        }
+        let opened = ledger.records.len() as u64;
+        let began: u64 = counters.iter().map(|of| of.accepted + of.connected).sum();
+        let ended: u64 = counters.iter().map(anyport::Counters::closed_total).sum();
+        let failed: u64 = counters.iter().map(|of| of.connect_failed).sum();
+        let bytes = counters.iter().map(|of| of.sessions).sum::<u64>();
+        if began < opened || ended > began || ended < opened || bytes != 0 || failed < ledger.connect_failed {
+            return Err(format!(
+                "the counters do not balance: {counters:?}, and {opened} sessions were opened"
+            ));
+        }
+        Ok(())
+    }
+}
