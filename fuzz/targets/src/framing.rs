@@ -5,7 +5,10 @@ use anyport_core::{
     ChunkPool, Codec, Decode, Decoded, Encode, Frame, FrameError, Reassembly, send::CHUNK_BYTES,
 };
 
-use crate::input::{Cuts, Input};
+use crate::{
+    input::{Cuts, Input},
+    memory,
+};
 
 /// What a definition makes of a stream. Positions count from its start.
 #[derive(Default)]
@@ -44,7 +47,7 @@ impl From<FrameError> for Wrong {
 /// Feeds `wire` whole, byte by byte, and cut as the input says.
 pub(crate) fn check(codec: &impl Codec, wire: &[u8], cuts: &Cuts, expected: &Expected<'_>) {
     for cuts in [&Cuts::whole(), &Cuts::smallest(wire), cuts] {
-        let allocated = allocation_counter::measure(|| feed(codec, wire, cuts, expected));
+        let allocated = memory::allocated(|| feed(codec, wire, cuts, expected));
         // A buffer that grows doubles, and is there twice while it moves; a pool keeps a few pointers. What a header
         // declares does not count, only what was received.
         let kept = codec.frame_size_max().min(wire.len());

@@ -5,7 +5,10 @@ use std::ops::Range;
 
 use anyport_core::{ChunkPool, Decode, Decoded, FrameError, Reassembly, send::CHUNK_BYTES};
 
-use crate::input::{Cuts, Input};
+use crate::{
+    input::{Cuts, Input},
+    memory,
+};
 
 /// The input is a limit, how the stream is cut, the number of answers and the answers, then the stream.
 pub fn run(bytes: &[u8]) {
@@ -16,7 +19,7 @@ pub fn run(bytes: &[u8]) {
     let wire = input.rest();
     let mut decoder =
         Hostile { answers, wire: wire.to_vec(), start: 0, fed: 0, shown: 0, calls: 0, last: None };
-    let allocated = allocation_counter::measure(|| feed(&mut decoder, limit, wire, &cuts));
+    let allocated = memory::allocated(|| feed(&mut decoder, limit, wire, &cuts));
     let most = 3 * limit.min(wire.len()) + 2 * CHUNK_BYTES;
     assert!(allocated.bytes_max <= most as u64, "{allocated:?}, limit {limit}");
 }

@@ -11,6 +11,7 @@
 //! | [`timer_wheel`] | timers fire in order, never early, never twice, and the wheel says when |
 //! | [`slab`] | no key is valid twice; slots rest as long as possible; ids keep their parts |
 //! | [`connection`] | the rules of the connection machine, in every order of events |
+//! | [`engine`] | a whole engine on the simulator keeps its promises, whatever peers and network do |
 //!
 //! [docs/fuzzing.md]: ../../../docs/fuzzing.md
 
@@ -18,8 +19,10 @@
 
 mod framing;
 mod input;
+mod memory;
 
 pub mod connection;
+pub mod engine;
 pub mod hostile_codec;
 pub mod lines;
 pub mod raw;
@@ -38,8 +41,9 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "connection", run: connection::run },
+    Target { name: "engine", run: engine::run },
     Target { name: "hostile_codec", run: hostile_codec::run },
     Target { name: "lines", run: lines::run },
     Target { name: "raw", run: raw::run },

@@ -29,7 +29,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// A line ends at a line feed and takes at most `limit` bytes with it; a carriage return before it is not part of it.
-fn definition(wire: &[u8], limit: usize) -> Expected<'_> {
+pub(crate) fn definition(wire: &[u8], limit: usize) -> Expected<'_> {
     let (mut expected, mut start) = (Expected::default(), 0);
     loop {
         let Some(length) = wire[start..].iter().take(limit).position(|&byte| byte == b'\n') else {

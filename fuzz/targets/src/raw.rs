@@ -5,6 +5,7 @@ use anyport_core::{ChunkPool, Codec, Encode, Raw, Reassembly};
 use crate::{
     framing,
     input::{Cuts, Input},
+    memory,
 };
 
 /// The input is how the rest is cut, then the rest: bytes of a stream, and messages to encode.
@@ -13,7 +14,7 @@ pub fn run(bytes: &[u8]) {
     let cuts = Cuts::draw(&mut input);
     let wire = input.rest();
     for cuts in [&cuts, &Cuts::whole(), &Cuts::smallest(wire)] {
-        let allocated = allocation_counter::measure(|| feed(wire, cuts));
+        let allocated = memory::allocated(|| feed(wire, cuts));
         assert_eq!(allocated.count_total, 0, "nothing is copied");
     }
     let messages = framing::messages(wire);

@@ -23,7 +23,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// Size of the whole and kind, two bytes each, the lower first; then the body.
-fn definition(wire: &[u8], limit: usize) -> Expected<'_> {
+pub(crate) fn definition(wire: &[u8], limit: usize) -> Expected<'_> {
     let (mut expected, mut start) = (Expected::default(), 0);
     while let Some(header) = wire.get(start..start + HEADER) {
         let size = usize::from(header[0]) + 256 * usize::from(header[1]);
