@@ -1,8 +1,11 @@
 //! What a service counts. A shard counts in plain integers and publishes them once a turn.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
 use anyport_core::CloseReason;
+
+use crate::sync::{
+    atomic::{AtomicU64, AtomicUsize, Ordering, fence},
+    yield_now,
+};
 
 /// Declares the counters that are not close reasons, once: as fields, and as an array in the same order.
 macro_rules! counters {
@@ -77,50 +80,107 @@ impl Counters {
     }
 }
 
-/// Where a shard publishes its counters. On cache lines of its own.
+/// Sessions of a service over all shards: what `sessions_max` bounds.
 ///
-/// A reader sees the counters of one turn, never a mix of two: the version is odd while they are written, and a
-/// reader that finds it odd or changed reads again. The shard never waits.
+/// Relaxed throughout: it guards no memory, and what changes it sees its newest value whatever the ordering.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct Published {
-    version: AtomicU64,
-    plain: [AtomicU64; PLAIN],
-    closed: [AtomicU64; CloseReason::COUNT],
+pub(crate) struct Live(AtomicUsize);
+
+impl Live {
+    /// Counts one more if there is room. In one step: who is turned away must not be counted even for a moment, or
+    /// somebody else is turned away because of it.
+    pub(crate) fn admit(&self, sessions_max: usize) -> bool {
+        let more = |live| (live < sessions_max).then_some(live + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts one more.
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one less.
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    #[cfg(all(loom, test))]
+    pub(crate) fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
+
+/// Where a shard publishes its counters.
+#[derive(Debug, Default)]
+pub(crate) struct Published(Versioned<PLAIN, { CloseReason::COUNT }>);
 
 impl Published {
     /// Only the shard itself calls this.
     pub(crate) fn publish(&self, counters: &Counters, closed_changed: bool) {
-        let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (place, value) in self.plain.iter().zip(counters.plain()) {
-            place.store(value, Ordering::Relaxed);
-        }
-        if closed_changed {
-            for (place, value) in self.closed.iter().zip(counters.closed) {
-                place.store(value, Ordering::Relaxed);
-            }
-        }
-        self.version.store(version.wrapping_add(2), Ordering::Release);
+        self.0.publish(counters.plain(), closed_changed.then_some(counters.closed));
     }
 
     pub(crate) fn read(&self) -> Counters {
+        let (plain, closed) = self.0.read();
+        Counters::of(plain, closed)
+    }
+}
+
+/// Numbers that one thread publishes and others read, on cache lines of their own.
+///
+/// A reader sees the numbers of one turn, never a mix of two: the version is odd while they are written, and a
+/// reader that finds it odd or changed reads again. The writer never waits.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Versioned<const PLAIN: usize, const RARE: usize> {
+    version: AtomicU64,
+    plain: [AtomicU64; PLAIN],
+    rare: [AtomicU64; RARE],
+}
+
+impl<const PLAIN: usize, const RARE: usize> Default for Versioned<PLAIN, RARE> {
+    fn default() -> Self {
+        let zero = |_| AtomicU64::new(0);
+        Self { version: zero(0), plain: std::array::from_fn(zero), rare: std::array::from_fn(zero) }
+    }
+}
+
+// The model L5 (docs/concurrency.md) fails with any of these orderings weakened.
+impl<const PLAIN: usize, const RARE: usize> Versioned<PLAIN, RARE> {
+    /// Only one thread calls this. The rare ones are written only if they changed.
+    pub(crate) fn publish(&self, plain: [u64; PLAIN], rare: Option<[u64; RARE]>) {
+        // Relaxed: nobody else writes it.
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        // Who reads one of the numbers below, and then the version, finds it odd or changed.
+        fence(Ordering::Release);
+        for (place, value) in self.plain.iter().zip(plain) {
+            place.store(value, Ordering::Relaxed);
+        }
+        if let Some(rare) = rare {
+            for (place, value) in self.rare.iter().zip(rare) {
+                place.store(value, Ordering::Relaxed);
+            }
+        }
+        // Who reads this version finds the numbers above, or later ones.
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    pub(crate) fn read(&self) -> ([u64; PLAIN], [u64; RARE]) {
         let load = |place: &AtomicU64| place.load(Ordering::Relaxed);
         loop {
             let before = self.version.load(Ordering::Acquire);
-            let counters = Counters::of(self.plain.each_ref().map(load), self.closed.each_ref().map(load));
+            let numbers = (self.plain.each_ref().map(load), self.rare.each_ref().map(load));
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
-                return counters;
+                return numbers;
             }
-            std::thread::yield_now();
+            yield_now();
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -37,6 +37,8 @@ mod engine;
 mod error;
 mod handler;
 mod log_limit;
+#[cfg(all(loom, test))]
+mod models;
 mod remote;
 mod service;
 mod service_shard;
@@ -46,6 +48,7 @@ mod shard_loop;
 mod signals;
 pub mod sim;
 mod stop;
+mod sync;
 mod template;
 
 pub use anyport_core::{

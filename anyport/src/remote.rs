@@ -1,12 +1,6 @@
 //! Reaching sessions from outside their shard.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc, OnceLock,
-        mpsc::{Receiver, Sender, channel},
-    },
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyport_core::SessionId;
 use anyport_driver::{Detached, Waker};
@@ -14,6 +8,11 @@ use anyport_driver::{Detached, Waker};
 use crate::{
     handler::Handler,
     session::{Session, Shard},
+    sync::{
+        OnceLock,
+        atomic::{Ordering, fence},
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 type SessionJob<H> = Box<dyn FnOnce(&mut H, &mut Session<'_, H>) + Send>;
@@ -42,8 +41,20 @@ impl<H: Handler> Clone for Mail<H> {
 
 /// The receiving end, until the shard takes it.
 pub(crate) struct Mailbox<H: Handler> {
-    pub(crate) receiver: Receiver<Job<H>>,
-    pub(crate) waker: Arc<OnceLock<Waker>>,
+    receiver: Receiver<Job<H>>,
+    waker: Arc<OnceLock<Waker>>,
+}
+
+impl<H: Handler> Mailbox<H> {
+    /// The shard takes it: whoever posts from now on wakes its driver. What was posted before is there for the first
+    /// look, which the shard must take without sleeping.
+    pub(crate) fn open(self, waker: Waker) -> Receiver<Job<H>> {
+        let _ = self.waker.set(waker);
+        // With the fence of whoever finds no waker: either it finds one at its second look, or our first look finds
+        // its job. Without both, each may miss the other (the model L1).
+        fence(Ordering::SeqCst);
+        self.receiver
+    }
 }
 
 pub(crate) fn mailbox<H: Handler>() -> (Mail<H>, Mailbox<H>) {
@@ -56,10 +67,20 @@ impl<H: Handler> Mail<H> {
     /// False if the shard has ended.
     pub(crate) fn send(&self, job: Job<H>) -> bool {
         let sent = self.sender.send(job).is_ok();
+        match self.waker.get() {
+            Some(waker) => waker.wake(),
+            None => self.wake_if_just_opened(),
+        }
+        sent
+    }
+
+    /// The shard is starting: it may be opening its mailbox at this moment.
+    #[cold]
+    fn wake_if_just_opened(&self) {
+        fence(Ordering::SeqCst);
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
-        sent
     }
 }
 

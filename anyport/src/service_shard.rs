@@ -3,11 +3,7 @@
 use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::Receiver,
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,7 +21,7 @@ use anyport_driver::{
 
 use crate::{
     audit::Audit,
-    counters::{Counters, Published},
+    counters::{Counters, Live, Published},
     error::{Error, Result},
     handler::{ConnectFailure, Handler, Pressure},
     log_limit::LogLimit,
@@ -33,6 +29,7 @@ use crate::{
     service::Role,
     session::{Local, Session, Shard, Slot, TimerEvent},
     stop::Stop,
+    sync::mpsc::Receiver,
 };
 
 /// Jobs that one turn takes from a mailbox.
@@ -54,6 +51,11 @@ pub(crate) fn service_of(token: Token) -> usize {
 
 fn slot_of(token: Token) -> SlabKey {
     SlabKey { index: (token.0 >> 32) as u32 & LISTENER_INDEX, generation: token.0 as u32 }
+}
+
+/// When a session is idle from which bytes last arrived in the tick `received_at`: at its very end, perhaps.
+fn idle_due(received_at: u64, idle_ticks: u64) -> u64 {
+    received_at.saturating_add(idle_ticks).saturating_add(1)
 }
 
 /// A service on a shard, for the shard's loop: one virtual call per event enters here, below it everything is
@@ -86,7 +88,7 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) jobs: Receiver<Job<H>>,
     /// Shards that this one hands accepted connections to; empty if each shard accepts its own.
     pub(crate) hand_to: Vec<Mail<H>>,
-    pub(crate) live: Arc<AtomicUsize>,
+    pub(crate) live: Arc<Live>,
     pub(crate) published: Arc<Published>,
     pub(crate) now: Instant,
 }
@@ -100,7 +102,7 @@ pub(crate) struct ServiceShard<H: Handler> {
     hand_to: Vec<Mail<H>>,
     next_hand: usize,
     /// Sessions of the service over all shards.
-    live: Arc<AtomicUsize>,
+    live: Arc<Live>,
     fired: Vec<TimerEvent>,
     frame_size_max: usize,
     idle_ticks: u64,
@@ -214,15 +216,16 @@ impl<H: Handler> ServiceShard<H> {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
         }
         let more = usize::from(planted(Bug::OneSessionTooMany));
-        if self.live.fetch_add(1, Ordering::Relaxed) < self.local.limits.sessions_max + more {
+        if self.live.admit(self.local.limits.sessions_max + more) {
             let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
             let slot = self.slot(connection, socket, peer);
             if let Some(key) = self.local.sessions.insert_with(|_| slot) {
                 return self.opened(key);
             }
+            self.live.leave();
         }
-        if !planted(Bug::RefusalTakesPlace) {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+        if planted(Bug::RefusalTakesPlace) {
+            self.live.count();
         }
         self.refuse(io, socket, peer, CloseReason::AtCapacity);
     }
@@ -257,7 +260,7 @@ impl<H: Handler> ServiceShard<H> {
         let slot = self.local.slot(key);
         slot.opened = true;
         if self.idle_ticks > 0 {
-            let deadline = self.local.tick.saturating_add(self.idle_ticks);
+            let deadline = idle_due(self.local.tick, self.idle_ticks);
             self.local.wheel.set(deadline, TimerEvent::Idle(key));
         }
         self.local.mark(key);
@@ -279,7 +282,7 @@ impl<H: Handler> ServiceShard<H> {
         let Some(key) = self.local.sessions.insert_with(|_| slot) else {
             return io.submit(self.listener_token(), Op::Close { socket });
         };
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.live.count();
         io.submit(token(self.local.service, key), Op::Connect { socket });
     }
 
@@ -475,7 +478,7 @@ impl<H: Handler> ServiceShard<H> {
         let (opened, peer) = (slot.opened, slot.peer);
         // Before the handler is told: who hears of the end may take the place.
         if !(planted(Bug::PlaceLost) && reason == CloseReason::PeerReset) {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.live.leave();
         }
         if opened && !(planted(Bug::EndNotTold) && reason == CloseReason::PeerReset) {
             self.count_closed(reason);
@@ -658,7 +661,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
 
     fn abort(&mut self) {
         self.for_each_key(|this, key| {
-            this.local.slot(key).connection.close(CloseReason::Stopped);
+            this.local.slot(key).connection.abort(CloseReason::Stopped);
             this.local.mark(key);
         });
     }
@@ -695,7 +698,7 @@ impl<H: Handler> ServiceShard<H> {
         if slot.connection.state() != State::Open {
             return;
         }
-        let due = slot.received_at.saturating_add(self.idle_ticks);
+        let due = idle_due(slot.received_at, self.idle_ticks);
         if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);

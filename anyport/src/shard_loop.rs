@@ -110,11 +110,12 @@ impl<D: Driver> ShardLoop<D> {
             return;
         }
         for service in &mut self.services {
-            if self.phase == Phase::Run {
-                service.drain(&mut self.io);
-            }
+            // What is aborted is not drained first: it would say so.
             if phase == Phase::Abort {
                 service.abort();
+            }
+            if self.phase == Phase::Run {
+                service.drain(&mut self.io);
             }
         }
         self.phase = phase;

@@ -319,7 +319,7 @@ impl SimEngine {
 fn check_driver(io: &Sim, slots: usize) -> std::result::Result<(), String> {
     use anyport_driver::Driver as _;
     let (sockets, leases) = (io.sockets(), io.leases_out() - io.leases_ready());
-    if sockets < slots {
+    if sockets + io.closes_ready() < slots {
         return Err(format!("{slots} sessions have only {sockets} sockets"));
     }
     if io.invalid_submissions() > 0 {

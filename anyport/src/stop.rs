@@ -1,11 +1,13 @@
 //! Asking an engine to end.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU8, Ordering},
-};
+use std::sync::{Arc, PoisonError};
 
 use anyport_driver::Waker;
+
+use crate::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU8, Ordering},
+};
 
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;
@@ -45,14 +47,20 @@ impl Stop {
 
     /// As a termination signal: the first drains, the second aborts.
     pub fn signal(&self) {
-        match self.phase() {
-            Phase::Run => self.drain(),
-            Phase::Drain | Phase::Abort => self.abort(),
-        }
+        // One step, so that of two signals at once only one is the first.
+        let first =
+            self.shared.phase.compare_exchange(RUN, DRAIN, Ordering::Release, Ordering::Relaxed).is_ok();
+        if first { self.wake_all() } else { self.abort() }
     }
 
     fn raise(&self, phase: u8) {
-        self.shared.phase.fetch_max(phase, Ordering::AcqRel);
+        // Release, and acquired by `phase`: a shard that sees the end coming finds what was posted before it. The
+        // models L1 and L4 fail with either weakened. That the shards see it at all is the wakers' work.
+        self.shared.phase.fetch_max(phase, Ordering::Release);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         for waker in self.wakers().iter() {
             waker.wake();
         }
@@ -71,8 +79,8 @@ impl Stop {
         self.wakers().push(waker);
     }
 
-    fn wakers(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
         // A panic while the list was locked leaves a whole list.
-        self.shared.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

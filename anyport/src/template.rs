@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -10,7 +10,7 @@ use anyport_core::Limits;
 use anyport_driver::options::PortSharing;
 
 use crate::{
-    counters::Published,
+    counters::{Live, Published},
     handler::Handler,
     remote::{Mail, Mailbox},
     service::Role,
@@ -52,7 +52,7 @@ pub(crate) struct ServiceTemplate<H: Handler, F> {
     pub(crate) stop: Stop,
     pub(crate) mails: Vec<Mail<H>>,
     pub(crate) mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
-    pub(crate) live: Arc<AtomicUsize>,
+    pub(crate) live: Arc<Live>,
     pub(crate) published: Vec<Arc<Published>>,
 }
 
@@ -61,7 +61,6 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
         let shard = birth.shard;
         let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mailbox = mailbox.expect("a shard is built once");
-        let _ = mailbox.waker.set(birth.waker.clone());
         let hands_over = birth.hands_over;
         let mut role = self.role;
         match &mut role {
@@ -88,7 +87,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
             shard: shard as u8,
             service: self.service,
             stop: self.stop.clone(),
-            jobs: mailbox.receiver,
+            jobs: mailbox.open(birth.waker.clone()),
             hand_to: if hands_over { self.mails.clone() } else { Vec::new() },
             live: Arc::clone(&self.live),
             published: Arc::clone(&self.published[shard]),

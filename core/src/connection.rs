@@ -2,7 +2,7 @@
 //!
 //! | kind | functions |
 //! |---|---|
-//! | commands (from the handler) | [`send`](Connection::send), [`pause`](Connection::pause), [`drain`](Connection::drain), [`close`](Connection::close) |
+//! | commands (from the handler) | [`send`](Connection::send), [`pause`](Connection::pause), [`drain`](Connection::drain), [`close`](Connection::close), [`abort`](Connection::abort) |
 //! | inputs (completions) | `handle_connected`, `handle_received`, `handle_receive_ended`, `handle_sent`, `handle_shut_down`, `handle_closed`, `handle_deadline` |
 //! | output | [`poll_action`](Connection::poll_action), until it gives `None` |
 //!
@@ -285,6 +285,14 @@ impl Connection {
             self.state = State::Closing;
             self.reason.get_or_insert(reason);
         }
+    }
+
+    /// As [`close`](Self::close), for a stop that does not wait: a drain that it cuts short was none.
+    pub fn abort(&mut self, reason: CloseReason) {
+        if self.state == State::Draining && !self.shutdown_done {
+            self.reason = Some(reason);
+        }
+        self.close(reason);
     }
 
     // ---- inputs ----

@@ -46,7 +46,8 @@ pub enum CloseReason {
     SendFailed(Fault),
     /// The application closed it; the number is its own.
     Kicked(u16),
-    /// The application or a stop drained it, and all that was queued went out.
+    /// The application or a stop drained it. All that was queued went out, unless the peer was gone first or the
+    /// application closed it meanwhile.
     Drained,
     /// The engine stopped before the session could be drained.
     Stopped,

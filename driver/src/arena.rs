@@ -73,6 +73,10 @@ impl Arena {
         if !self.current_has_room() {
             self.open_next()?;
         }
+        #[cfg(guard_pages)]
+        if self.blocks[self.current as usize].memory.is_empty() {
+            self.blocks[self.current as usize].memory = vec![0; self.block_bytes];
+        }
         Some(&mut self.blocks[self.current as usize].memory[self.filled..])
     }
 
@@ -119,6 +123,9 @@ impl Arena {
         block.leases -= 1;
         self.leases_out -= 1;
         if block.leases == 0 {
+            // A block that is free has no memory, so that nobody reads from it or into it: `space` gives it new.
+            #[cfg(guard_pages)]
+            drop(std::mem::take(&mut block.memory));
             if lease.buffer == self.current {
                 self.filled = 0;
             } else {

@@ -65,6 +65,8 @@ pub mod io_uring;
 #[cfg(windows)]
 pub mod iocp;
 pub mod machine;
+#[cfg(loom)]
+pub mod model;
 pub mod options;
 #[cfg(any(target_os = "linux", windows))]
 mod posting;
@@ -74,10 +76,15 @@ mod queue;
 #[cfg(unix)]
 pub mod readiness;
 pub mod sim;
+mod sync;
 pub mod types;
 #[cfg(unix)]
 mod unix;
 pub mod wake;
+
+#[cfg(all(test, guard_pages, target_os = "linux"))]
+#[global_allocator]
+static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 
 use std::{
     io,

@@ -180,4 +180,7 @@ pub(crate) enum DetachedSocket {
     Handle(std::os::windows::io::OwnedSocket),
     /// A socket of the simulated network.
     Sim(crate::sim::SimEnd),
+    /// A connection of a concurrency model.
+    #[cfg(loom)]
+    Model(crate::model::driver::Connection),
 }

@@ -1,13 +1,13 @@
 //! Waking a driver from another thread, with a system call only if it sleeps.
 
-use std::{
-    fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-};
+use std::{fmt, io, sync::Arc};
 
+use crate::sync::atomic::{AtomicU8, Ordering};
+
+// Each ordering below is the weakest that will do; the model L1 (docs/concurrency.md) fails with any of them weakened.
+// The state changes by read-modify-write only: those see the newest value whatever their ordering, so a wake is not
+// lost. `Release` in `wake` and `Acquire` in `awake` carry what the waker wrote, also past a second waker, whose swap
+// continues the first one's release sequence. The two others decide nothing but whether to block.
 const AWAKE: u8 = 0;
 const ASLEEP: u8 = 1;
 const NOTIFIED: u8 = 2;
@@ -32,26 +32,27 @@ impl Waker {
 
     /// Wakes the driver. What the caller wrote before is visible to the driver's thread after its wait.
     pub fn wake(&self) {
-        if self.shared.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP {
+        if self.shared.state.swap(NOTIFIED, Ordering::Release) == ASLEEP {
             // The only failures are a full counter, which wakes as well, and a driver that has gone.
             let _ = (self.shared.signal)();
         }
     }
 
-    /// The driver's side, before it blocks. False if it was woken meanwhile and must not block.
+    /// The driver's side, before it blocks. False if it was woken meanwhile and must not block. Whatever it says,
+    /// [`awake`](Self::awake) comes before the caller looks for what was posted.
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.shared.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.shared.state.compare_exchange(AWAKE, ASLEEP, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The driver's side, after its system call and before the caller looks for what was posted. True if
     /// someone woke it.
     pub(crate) fn awake(&self) -> bool {
-        self.shared.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
+        self.shared.state.swap(AWAKE, Ordering::Acquire) == NOTIFIED
     }
 
-    /// True if a wake is waiting to be noticed.
+    /// True if a wake is waiting to be noticed, by [`awake`](Self::awake).
     pub(crate) fn is_notified(&self) -> bool {
-        self.shared.state.load(Ordering::Acquire) == NOTIFIED
+        self.shared.state.load(Ordering::Relaxed) == NOTIFIED
     }
 }
 
@@ -61,7 +62,7 @@ impl fmt::Debug for Waker {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;

@@ -272,6 +272,7 @@ impl<C: Wire> Everything<C> {
                 let record = &mut ledger.records[at];
                 record.sent += 1;
                 record.sent_bytes += size as u64;
+                record.held_back |= sent == Sent::High;
             }
             Sent::Refused(Refusal::QueueFull) => ledger.ended_by_us(at, CloseReason::SendQueueFull, was_open),
             Sent::Refused(_) => {}
@@ -300,7 +301,9 @@ impl<C: Wire> Everything<C> {
             session.resume();
         }
         if let Some(at) = session.state().record {
-            self.shared.ledger().records[at].paused = paused;
+            let record = &mut self.shared.ledger().records[at];
+            record.paused = paused;
+            record.held_back |= paused;
         }
     }
 
@@ -480,7 +483,17 @@ impl<C: Wire> Handler for Everything<C> {
     fn on_open(&mut self, session: &mut Session<Self>) {
         let (id, address) = (session.id(), session.peer_address());
         let now = session.shard().now();
-        let at = self.shared.ledger().opened(id, address, now);
+        let (is_open, sessions_max) = (session.is_open(), self.shared.limits.sessions_max);
+        let at = {
+            let mut ledger = self.shared.ledger();
+            let at = ledger.opened(id, address, now);
+            ledger.ensure(is_open, || format!("session {id} was told to be open, and is not"));
+            let open = ledger.open[id.service() as usize];
+            ledger.ensure(open <= sessions_max, || {
+                format!("{open} sessions are open, and {sessions_max} may be")
+            });
+            at
+        };
         session.state().record = Some(at);
         // The label of what we send comes first.
         self.send(session, false);
@@ -526,7 +539,8 @@ impl<C: Wire> Handler for Everything<C> {
             {
                 let idle = now.saturating_duration_since(ledger.records[at].received_at);
                 let limit = self.shared.limits.idle_timeout;
-                ledger.ensure(limit.is_some_and(|limit| idle >= limit), || {
+                let held_back = ledger.records[at].held_back;
+                ledger.ensure(limit.is_some_and(|limit| idle >= limit || held_back), || {
                     format!("session {id} was closed as idle after {idle:?}, and the limit is {limit:?}")
                 });
             }

@@ -33,7 +33,11 @@ pub(crate) struct Record {
     pub(crate) possible: Vec<CloseReason>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) paused: bool,
+    /// It did not always take what came: something was given to it later than it arrived.
+    pub(crate) held_back: bool,
     pub(crate) told_high: bool,
+    /// The handler closed it: what was queued need not arrive.
+    pub(crate) cut: bool,
     /// The handler asked for its end: no frame comes any more.
     pub(crate) ending: bool,
 }
@@ -48,8 +52,8 @@ pub(crate) struct Ledger {
     caused_at: HashMap<SocketAddr, Vec<CloseReason>>,
     /// The first thing that was wrong.
     pub(crate) failure: Option<String>,
-    /// Sessions that opened and have not closed.
-    pub(crate) open: usize,
+    /// Sessions of each service that opened and have not closed.
+    pub(crate) open: [usize; 2],
     pub(crate) connect_failed: u64,
     /// Faults are off, and the handler only answers.
     pub(crate) calm: bool,
@@ -60,6 +64,8 @@ pub(crate) struct Ledger {
     /// The last job of each shard, of those that are posted in order.
     pub(crate) job_of_shard: Vec<u64>,
     pub(crate) jobs_run: u64,
+    /// Sessions that ended for a reason of the network, and nobody has looked whether there was one.
+    pub(crate) ended_by_network: Vec<usize>,
     /// What happened, for a reader; only when somebody will read it.
     pub(crate) story: Option<Vec<String>>,
     pub(crate) start: Instant,
@@ -73,13 +79,14 @@ impl Ledger {
             by_address: HashMap::new(),
             caused_at: HashMap::new(),
             failure: None,
-            open: 0,
+            open: [0; 2],
             connect_failed: 0,
             calm: false,
             stopping: None,
             stalled: None,
             job_of_shard: vec![0; shards],
             jobs_run: 0,
+            ended_by_network: Vec::new(),
             story: tells.then(Vec::new),
             start,
         }
@@ -116,7 +123,7 @@ impl Ledger {
         if id.service() == 0 {
             self.by_address.insert(address, at);
         }
-        self.open += 1;
+        self.open[id.service() as usize] += 1;
         self.records.push(Record {
             id,
             address,
@@ -129,8 +136,10 @@ impl Ledger {
             possible: Vec::new(),
             closed: None,
             paused: false,
+            held_back: false,
             told_high: false,
             ending: false,
+            cut: false,
         });
         at
     }
@@ -157,19 +166,25 @@ impl Ledger {
         let (exact, idle) = (record.exact, now.saturating_duration_since(record.received_at));
         let caused = self.has_cause(at, reason);
         let half_closed = self.has_cause(at, CloseReason::PeerClosed);
-        self.open = self.open.saturating_sub(1);
+        let open = &mut self.open[id.service() as usize];
+        *open = open.saturating_sub(1);
         self.ensure(before.is_none(), || format!("session {id} ended twice: {before:?}, then {reason:?}"));
         match (exact, reason) {
             // A drain that takes too long ends by its deadline, whoever asked for it.
             (Some(CloseReason::Drained), CloseReason::DrainDeadline) => {}
+            // An abort cuts it short.
+            (Some(CloseReason::Drained), CloseReason::Stopped)
+                if self.stopping == Some(CloseReason::Stopped) => {}
             (Some(exact), _) => self.ensure(exact == reason, || {
                 format!("session {id} ended as {reason:?}, but was told {exact:?} while it was open")
             }),
             (None, CloseReason::IdleTimeout) => {
                 self.tell(now, || format!("session {id} had been idle for {idle:?}"));
             }
-            // What the network does is drawn by the simulator, and told by its counts.
-            (None, CloseReason::PeerReset | CloseReason::ReceiveFailed(_) | CloseReason::SendFailed(_)) => {}
+            // The world asks the network whether it did that.
+            (None, CloseReason::PeerReset | CloseReason::ReceiveFailed(_) | CloseReason::SendFailed(_)) => {
+                self.ended_by_network.push(at);
+            }
             (None, CloseReason::DrainDeadline) if half_closed => {}
             (None, CloseReason::Drained | CloseReason::DrainDeadline | CloseReason::Stopped)
                 if self.stopping.is_some() => {}
@@ -182,6 +197,7 @@ impl Ledger {
     /// A reason that was given while the session was open, as its end.
     pub(crate) fn ended_by_us(&mut self, at: usize, reason: CloseReason, was_open: bool) {
         let record = &mut self.records[at];
+        record.cut |= reason != CloseReason::Drained;
         record.ending = true;
         if was_open {
             record.exact.get_or_insert(reason);
@@ -199,7 +215,7 @@ impl Ledger {
         }
     }
 
-    fn has_cause(&self, at: usize, reason: CloseReason) -> bool {
+    pub(crate) fn has_cause(&self, at: usize, reason: CloseReason) -> bool {
         let record = &self.records[at];
         let before = self.caused_at.get(&record.address).is_some_and(|reasons| reasons.contains(&reason));
         before || record.possible.contains(&reason)

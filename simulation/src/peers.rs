@@ -19,6 +19,8 @@ pub(crate) struct Peer {
     pub(crate) write_over: bool,
     /// It wrote what is no frame.
     pub(crate) garbage: bool,
+    /// It ended its direction.
+    pub(crate) half_closed: bool,
     /// What it must be sent, once the first message has named it.
     incoming: Option<WireStream>,
     /// The session's id, as its first message said.
@@ -37,6 +39,7 @@ impl Peer {
             out: WireStream::new(label),
             write_over: false,
             garbage: false,
+            half_closed: false,
             incoming: None,
             session: None,
             first: Vec::new(),
@@ -97,6 +100,7 @@ impl Peer {
     /// Ends its direction.
     pub(crate) fn half_close(&mut self) {
         self.write_over = true;
+        self.half_closed = true;
         self.peer.shutdown_write();
     }
 

@@ -206,18 +206,18 @@ impl Config {
     }
 
     fn behaviour(seed: u64, chance: &mut Chance) -> Behaviour {
-        let capacity = chance.pick(&[1, 100, 4 << 10, 64 << 10]);
+        let capacity = chance.pick(&[4, 100, 4 << 10, 64 << 10]);
         let faults = if chance.one_in(8) { Faults::default() } else { Faults::drawn(seed) };
         Behaviour::default()
             .with_delay_max(Duration::from_micros(chance.pick(&[1, 100, 10_000])))
             .with_socket_buffer_bytes(1.max(capacity / 4)..=capacity)
-            .with_step_bytes_max(chance.pick(&[1, 50, 64 << 10]).max(capacity / 64))
+            .with_step_bytes_max(chance.pick(&[2, 50, 64 << 10]).max(capacity / 64))
             .with_faults(faults)
     }
 }
 
 fn limits(chance: &mut Chance, body_max: usize) -> Limits {
-    let queue_max_bytes = chance.size(body_max as u64 * 2, 100_000) as usize;
+    let queue_max_bytes = chance.size(body_max as u64 * 2, 60_000) as usize;
     let high_water_bytes = chance.size(1, queue_max_bytes as u64) as usize;
     let send = SendMarks {
         queue_max_bytes,

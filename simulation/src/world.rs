@@ -1,13 +1,15 @@
 //! One run of one plan: the engine, its handlers and its peers on one network; first in bad weather, then in good.
 
 use std::{
+    collections::HashMap,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
 use anyport::{
-    Client, CloseReason, Engine, Lines, Raw, Remote, Server, SizeKind,
+    Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
     sim::{FaultClass, FaultCounts, FaultId, Rate, SimEngine, SimNet, SimPeerListener, Step},
 };
 
@@ -23,7 +25,9 @@ use crate::{
 const SERVER: &str = "10.0.0.1:7000";
 const UPSTREAM: &str = "10.0.0.2:9000";
 /// Steps within which everything must have come to rest once the faults have ended.
-const REST_STEPS_MAX: u64 = 200_000;
+const REST_STEPS_MAX: u64 = 5_000_000;
+/// Steps within which something must have moved meanwhile.
+const IDLE_STEPS_MAX: u64 = 100_000;
 /// Time that the engine is given for that: it is virtual, and covers every deadline of a plan.
 const REST_TIME: Duration = Duration::from_mins(10);
 /// Connections that look whether places are free again.
@@ -72,7 +76,7 @@ pub fn run(plan: &Plan, options: &Options) -> Outcome {
 
 fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     let net = SimNet::with_behaviour(plan.seed, plan.config.behaviour.clone());
-    net.record_faults(options.record || options.tell);
+    net.record_faults(true);
     net.suppress(options.suppressed.iter().copied());
     let ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
     let messages = Messages::new(plan.config.body_max);
@@ -95,7 +99,7 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
         elapsed: net.elapsed(),
         digest: net.digest(),
         faults: net.fault_counts(),
-        fired: net.faults_fired(),
+        fired: if options.record { net.faults_fired() } else { Vec::new() },
         story: ledger.story.take().unwrap_or_default(),
     }
 }
@@ -115,8 +119,12 @@ struct World<'a, C: Wire> {
     accepted: Vec<Peer>,
     /// How often each peer's place was taken.
     taken: [u64; PEERS as usize],
+    /// Which number the connection has whose peer has this address.
+    connections: HashMap<SocketAddr, u64>,
     labels: u64,
     jobs_posted: u64,
+    /// The last job of each shard.
+    posted: Vec<u64>,
     calm: bool,
     steps: u64,
 }
@@ -147,9 +155,15 @@ impl<'a, C: Wire> World<'a, C> {
         } else {
             None
         };
-        let upstream =
-            net.listen(UPSTREAM.parse().expect("an address")).map_err(|error| error.to_string())?;
-        let engine = engine.simulate(net).map_err(text)?;
+        let may_fail = config.behaviour.faults.rate(FaultClass::Listen) != Rate::NEVER;
+        let upstream = match net.listen(UPSTREAM.parse().expect("an address")) {
+            Err(_) if may_fail => return Ok(None),
+            upstream => upstream.map_err(|error| error.to_string())?,
+        };
+        let engine = match engine.simulate(net) {
+            Err(anyport::Error::Listen { .. }) if may_fail => return Ok(None),
+            engine => engine.map_err(text)?,
+        };
         let peers = (0..PEERS).map(|_| None).collect();
         Ok(Some(Self {
             plan,
@@ -163,8 +177,10 @@ impl<'a, C: Wire> World<'a, C> {
             peers,
             accepted: Vec::new(),
             taken: [0; PEERS as usize],
+            connections: HashMap::new(),
             labels: 0,
             jobs_posted: 0,
+            posted: vec![0; plan.config.shards],
             calm: false,
             steps: 0,
         }))
@@ -200,8 +216,49 @@ impl<'a, C: Wire> World<'a, C> {
         self.engine.step_within(Duration::from_secs(1))
     }
 
+    /// The first thing that was wrong so far.
     fn failed(&mut self) -> Checked {
-        self.shared.ledger().failure.clone().map_or(Ok(()), Err)
+        let ledger = &mut *self.shared.ledger();
+        for at in std::mem::take(&mut ledger.ended_by_network) {
+            self.look_at_reason(ledger, at)?;
+        }
+        ledger.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// The network, or the peer, must have done what a session was told as its end.
+    fn look_at_reason(&self, ledger: &Ledger, at: usize) -> Checked {
+        let record = &ledger.records[at];
+        let Some(reason) = record.closed else { return Ok(()) };
+        let fault = match reason {
+            CloseReason::ReceiveFailed(fault) | CloseReason::SendFailed(fault) => Some(fault.kind),
+            _ => None,
+        };
+        let own = matches!(fault, Some(FaultKind::Cancelled | FaultKind::InvalidSocket));
+        let by_peer = [CloseReason::PeerClosed, CloseReason::PeerReset];
+        let caused = match self.connections.get(&record.address) {
+            _ if own => false,
+            Some(&connection) => {
+                self.has_failed(connection) || by_peer.iter().any(|cause| ledger.has_cause(at, *cause))
+            }
+            // A client's: its connection has a number of the network's own.
+            None => self.plan.config.behaviour.faults.classes().next().is_some(),
+        };
+        let id = record.id;
+        if caused {
+            Ok(())
+        } else {
+            Err(format!("session {id} ended as {reason:?}, and nothing caused that"))
+        }
+    }
+
+    /// True if a fault fired that can end a connection.
+    fn has_failed(&self, connection: u64) -> bool {
+        use FaultClass::{Receive, Reset, Send, Shutdown, Silence};
+        let ends = [Receive, Reset, Send, Shutdown, Silence];
+        self.net
+            .faults_fired()
+            .iter()
+            .any(|fault| fault.label >> 1 == connection && ends.contains(&fault.class))
     }
 
     fn act(&mut self, Event { act, .. }: &Event) -> Checked {
@@ -233,6 +290,7 @@ impl<'a, C: Wire> World<'a, C> {
             }
             Act::Reset(peer) => {
                 if let Some(peer) = self.peer(peer) {
+                    self.caused(peer, CloseReason::PeerReset);
                     self.peers[peer].take().expect("it is there").peer.reset();
                 }
             }
@@ -267,6 +325,7 @@ impl<'a, C: Wire> World<'a, C> {
         let Some(address) = self.engine.address(0) else { return };
         // Refused once the engine has stopped listening.
         if let Ok(connected) = self.net.connect_as(label, address) {
+            self.connections.insert(connected.local_address(), label);
             self.peers[peer] = Some(Peer::new(connected, label, habit));
         }
     }
@@ -308,6 +367,7 @@ impl<'a, C: Wire> World<'a, C> {
         let shard = shard as usize % self.plan.config.shards;
         self.jobs_posted += 1;
         let number = self.jobs_posted;
+        self.posted[shard] = number;
         self.server.post_to_shard(shard, move |handler, on| {
             let mut ledger = handler.shared.ledger();
             ledger.ensure(on.index() == shard, || {
@@ -328,7 +388,13 @@ impl<'a, C: Wire> World<'a, C> {
     }
 
     fn stop(&mut self, reason: CloseReason) {
-        self.shared.ledger().stopping.get_or_insert(reason);
+        {
+            let mut ledger = self.shared.ledger();
+            // What is aborted is not drained any more.
+            if ledger.stopping != Some(CloseReason::Stopped) {
+                ledger.stopping = Some(reason);
+            }
+        }
         let stopper = self.engine.stopper();
         if reason == CloseReason::Stopped { stopper.abort() } else { stopper.drain() }
     }
@@ -363,6 +429,7 @@ impl<'a, C: Wire> World<'a, C> {
         self.resume_all();
         self.rest("the faults ended")?;
         self.look_at_peers()?;
+        self.look_at_ends()?;
         let stopping = self.shared.ledger().stopping.is_some();
         if !stopping {
             self.leave()?;
@@ -371,9 +438,10 @@ impl<'a, C: Wire> World<'a, C> {
         self.end()
     }
 
-    /// Steps until nothing is left to happen but timers, within bounds.
+    /// Steps until nothing is left to happen, or only what is far away. Steps without progress are bounded.
     fn rest(&mut self, after: &str) -> Checked {
         let end = self.net.elapsed() + REST_TIME;
+        let (mut progress, mut idle) = (self.progress(), 0);
         for _ in 0..REST_STEPS_MAX {
             let step = self.step();
             self.read()?;
@@ -381,8 +449,26 @@ impl<'a, C: Wire> World<'a, C> {
             if step == Step::Rest || self.net.elapsed() >= end {
                 return self.engine.check();
             }
+            idle += 1;
+            if idle == IDLE_STEPS_MAX {
+                let now = self.progress();
+                if now == progress {
+                    return Err(format!(
+                        "{idle} steps after {after}, nothing moves, and it has not come to rest"
+                    ));
+                }
+                (progress, idle) = (now, 0);
+            }
         }
         Err(format!("{REST_STEPS_MAX} steps after {after}, it has not come to rest"))
+    }
+
+    /// Grows with everything that a test would wait for.
+    fn progress(&self) -> u64 {
+        let bytes: u64 = self.peers.iter().flatten().chain(&self.accepted).map(|peer| peer.received).sum();
+        let counters = [self.engine.counters(0), self.engine.counters(1)];
+        let of = |of: &Counters| of.bytes_received + of.bytes_sent + of.accepted + of.closed_total();
+        bytes + counters.iter().map(of).sum::<u64>()
     }
 
     fn resume_all(&mut self) {
@@ -403,10 +489,20 @@ impl<'a, C: Wire> World<'a, C> {
         let ledger = &mut *self.shared.ledger();
         for peer in self.peers.iter().flatten().chain(&self.accepted) {
             let (address, reset) = (peer.peer.local_address(), peer.peer.is_reset());
-            let Some(at) = ledger.record_of(address, peer.session) else { continue };
+            let Some(at) = ledger.record_of(address, peer.session) else {
+                let gone = reset || peer.peer.is_end_of_stream() || ledger.stopping.is_some();
+                let refused = self.engine.counters(0).closed_for(CloseReason::AtCapacity) > 0;
+                if gone || refused || peer.peer.peer_address().port() != 7000 {
+                    continue;
+                }
+                return Err(format!("peer {address} is connected, and has no session"));
+            };
             let record = &ledger.records[at];
             let id = record.id;
-            let ended_well = matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
+            let failed = self.connections.get(&address).is_none_or(|&connection| self.has_failed(connection));
+            let ended_well = !record.cut
+                && !failed
+                && matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
             // Who hears of an orderly end was sent everything that went before it.
             let is_whole = record.closed.is_none() || (ended_well && peer.peer.is_end_of_stream());
             if !reset && is_whole && peer.received != record.sent_bytes {
@@ -423,8 +519,36 @@ impl<'a, C: Wire> World<'a, C> {
                     ));
                 }
             }
-            if record.closed.is_none() && (peer.write_over || reset) {
+            if record.closed.is_none() && (peer.garbage || peer.half_closed || reset) {
                 return Err(format!("session {id} is open, and its peer {address} has ended its direction"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was to end has ended, and what was to be done was done.
+    fn look_at_ends(&self) -> Checked {
+        let ledger = self.shared.ledger();
+        let idle = self.plan.config.limits.idle_timeout;
+        for record in ledger.records.iter().filter(|record| record.closed.is_none()) {
+            let id = record.id;
+            if record.ending {
+                return Err(format!(
+                    "session {id} was told to end as {:?}, and is still there",
+                    record.exact
+                ));
+            }
+            if idle.is_some() {
+                return Err(format!(
+                    "session {id} has been idle for {REST_TIME:?}, and the limit is {idle:?}"
+                ));
+            }
+        }
+        for (shard, (&posted, &run)) in self.posted.iter().zip(&ledger.job_of_shard).enumerate() {
+            if posted != run && ledger.stopping.is_none() {
+                return Err(format!(
+                    "job {posted} was posted to shard {shard} last, and the last that ran is {run}"
+                ));
             }
         }
         Ok(())
@@ -436,13 +560,7 @@ impl<'a, C: Wire> World<'a, C> {
             self.caused(at, CloseReason::PeerClosed);
             self.peers[at] = None;
         }
-        for peer in self.accepted.drain(..) {
-            self.shared.ledger().caused_by_peer(
-                peer.peer.local_address(),
-                peer.session,
-                CloseReason::PeerClosed,
-            );
-        }
+        self.let_go();
         self.rest("the peers went")?;
         let counters = [self.engine.counters(0), self.engine.counters(1)];
         let ledger = self.shared.ledger();
@@ -460,6 +578,14 @@ impl<'a, C: Wire> World<'a, C> {
         }
     }
 
+    /// The upstream's connections, and the probes, go.
+    fn let_go(&mut self) {
+        for peer in self.accepted.drain(..) {
+            let address = peer.peer.local_address();
+            self.shared.ledger().caused_by_peer(address, peer.session, CloseReason::PeerClosed);
+        }
+    }
+
     /// Every place is free again, and the listeners listen.
     fn probe(&mut self) -> Checked {
         if self.shared.ledger().stopping.is_some() {
@@ -469,42 +595,25 @@ impl<'a, C: Wire> World<'a, C> {
         let sockets = config.driver.sockets_max as usize - 1;
         let count = PROBES_MAX.min(config.limits.sessions_max).min(sockets - config.clients);
         let address = self.engine.address(0).expect("a server has an address");
-        let mut probes = Vec::new();
+        let before = self.shared.ledger().records.len();
         for _ in 0..count {
             self.labels += 1;
             let label = self.labels << 8 | 0xfe;
-            let peer = self
-                .net
-                .connect_as(label, address)
-                .map_err(|error| format!("a probe cannot connect: {error}"))?;
-            let mut peer = Peer::new(peer, label, Habit::Eager);
-            peer.write(self.shared, self.codec, 20);
-            probes.push(peer);
+            let peer = self.net.connect_as(label, address);
+            let peer = peer.map_err(|error| format!("a probe cannot connect: {error}"))?;
+            self.accepted.push(Peer::new(peer, label, Habit::Eager));
             self.rest("a probe connected")?;
         }
-        let full = self.engine.counters(0).closed_for(CloseReason::AtCapacity);
-        let idle = config.limits.idle_timeout.is_some();
-        for (number, probe) in probes.iter_mut().enumerate() {
-            probe.read(self.shared, self.codec)?;
-            if probe.session.is_none() {
-                return Err(format!(
-                    "probe {number} of {count} at the end was not served ({full} connections were refused so far, \
-                     sessions_max is {})",
-                    config.limits.sessions_max
-                ));
-            }
+        let refused = self.engine.counters(0).closed_for(CloseReason::AtCapacity);
+        let opened = self.shared.ledger().records.len() - before;
+        if opened != count {
+            return Err(format!(
+                "{count} probes connected at the end, and {opened} sessions opened ({refused} connections were refused \
+                 so far, sessions_max is {})",
+                config.limits.sessions_max
+            ));
         }
-        let open = self.engine.counters(0).sessions;
-        if !idle && self.plan.config.shards == 1 && open != count as u64 {
-            return Err(format!("{count} probes are connected, and {open} sessions are open"));
-        }
-        for probe in probes {
-            self.shared.ledger().caused_by_peer(
-                probe.peer.local_address(),
-                probe.session,
-                CloseReason::PeerClosed,
-            );
-        }
+        self.let_go();
         self.rest("the probes went")
     }
 
@@ -532,7 +641,7 @@ impl<'a, C: Wire> World<'a, C> {
         }
         let opened = ledger.records.len() as u64;
         let began: u64 = counters.iter().map(|of| of.accepted + of.connected).sum();
-        let ended: u64 = counters.iter().map(anyport::Counters::closed_total).sum();
+        let ended: u64 = counters.iter().map(Counters::closed_total).sum();
         let failed: u64 = counters.iter().map(|of| of.connect_failed).sum();
         let bytes = counters.iter().map(|of| of.sessions).sum::<u64>();
         if began < opened || ended > began || ended < opened || bytes != 0 || failed < ledger.connect_failed {

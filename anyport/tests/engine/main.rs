@@ -1,5 +1,9 @@
 //! The engine over real sockets: every case runs on every driver of this machine.
 
+#[cfg(all(guard_pages, target_os = "linux"))]
+#[global_allocator]
+static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
+
 #[macro_use]
 mod support;
 

@@ -90,6 +90,8 @@ impl<H: Handler> Bed<H> {
         let mut engine = Engine::new().unwrap().shards(shards).unwrap().driver(driver);
         let server = Server::bind("127.0.0.1:0", codec).limits(limits);
         let remote = engine.add_server(server, make).unwrap();
+        #[cfg(all(guard_pages, target_os = "linux"))]
+        assert_eq!(anyport_guard::counts().unguarded, 0, "more allocations than can be guarded");
         Self { running: engine.start().unwrap(), remote }
     }
 

@@ -29,6 +29,12 @@ pub(super) struct Accepting {
     peer: RawAddress,
 }
 
+impl Accepting {
+    pub(super) fn new(listener: SocketKey) -> Self {
+        Self { listener, peer: RawAddress::empty() }
+    }
+}
+
 impl IoUring {
     // ---- accept ----
 
@@ -44,7 +50,7 @@ impl IoUring {
     }
 
     fn post_accept(&mut self, listener: SocketKey) {
-        let accepting = Box::new(Accepting { listener, peer: RawAddress::empty() });
+        let accepting = Box::new(Accepting::new(listener));
         let slot = self.accepting.insert(accepting).ok().expect("as many slots as user data can name");
         self.push_accept(slot);
     }

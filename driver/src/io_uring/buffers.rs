@@ -6,12 +6,16 @@
 
 use std::{
     io,
-    ptr::NonNull,
     sync::atomic::{AtomicU16, Ordering},
 };
 
 use io_uring::{Submitter, types::BufRingEntry};
 
+#[cfg(guard_pages)]
+use super::guarded::{self, Memory};
+use super::memory::Mapping;
+#[cfg(not(guard_pages))]
+use super::memory::Memory;
 use crate::types::Lease;
 
 /// The one buffer group of a ring.
@@ -22,43 +26,6 @@ const INCREMENTAL: u16 = 2;
 const BUFFERS_MAX: usize = 1 << 15;
 
 const _: () = assert!(size_of::<BufRingEntry>() == 16, "struct io_uring_buf of the kernel");
-
-/// Anonymous memory; untouched pages cost nothing.
-struct Mapping {
-    at: NonNull<u8>,
-    len: usize,
-}
-
-impl Mapping {
-    fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches nothing else.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { at: NonNull::new(at.cast()).expect("the kernel maps nothing at 0"), len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.len == 0 {
-            return;
-        }
-        // SAFETY: `at` and `len` are those of our own mapping; the owner drops it only after the kernel and
-        // every lease have let go.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
-    }
-}
 
 /// What we know of one buffer.
 #[derive(Clone, Copy, Default)]
@@ -74,7 +41,7 @@ struct Buffer {
 /// The ring of buffers and their memory.
 pub(super) struct Buffers {
     entries: Mapping,
-    memory: Mapping,
+    pub(super) memory: Memory,
     states: Vec<Buffer>,
     buffer_bytes: u32,
     instance: u32,
@@ -98,14 +65,17 @@ impl Buffers {
         // The kernel wants a power of two.
         let count = 1 << count.ilog2();
         let entries = Mapping::new(count * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(count * buffer_bytes)?;
+        let memory = Memory::new(count, buffer_bytes)?;
         let register = |flags| {
             let address = entries.at.as_ptr() as u64;
             // SAFETY: the entries' mapping is page aligned, zeroed and large enough, and lives until the ring
             // is gone: `IoUring` drops its ring before its buffers.
             unsafe { submitter.register_buf_ring_with_flags(address, count as u16, GROUP, flags) }
         };
+        #[cfg(not(guard_pages))]
         let incremental = register(INCREMENTAL).is_ok();
+        #[cfg(guard_pages)]
+        let incremental = !guarded::takes_whole_buffers() && register(INCREMENTAL).is_ok();
         if !incremental {
             register(0)?;
         }
@@ -142,6 +112,10 @@ impl Buffers {
 
     /// Puts a buffer that nobody holds at the end of the kernel's ring.
     fn offer(&mut self, buffer: u16) {
+        #[cfg(guard_pages)]
+        if self.states[buffer as usize].retired {
+            self.memory.renew(buffer as usize, self.states[buffer as usize].filled);
+        }
         self.states[buffer as usize] = Buffer::default();
         let at = self.tail as usize & (self.states.len() - 1);
         // SAFETY: `at` is below the number of entries of the mapping.
@@ -149,9 +123,7 @@ impl Buffers {
         // SAFETY: the kernel does not look at entries between its head and the tail published below, and
         // there are as many entries as buffers: this one is ours.
         let entry = unsafe { &mut *entry.as_ptr() };
-        // SAFETY: `buffer` is below the number of buffers in the mapping.
-        let memory = unsafe { self.memory.at.add(buffer as usize * self.buffer_bytes as usize) };
-        entry.set_addr(memory.as_ptr() as u64);
+        entry.set_addr(self.memory.at(buffer as usize, 0).as_ptr() as u64);
         entry.set_len(self.buffer_bytes);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
@@ -193,11 +165,10 @@ impl Buffers {
 
     pub(super) fn bytes(&self, lease: &Lease) -> &[u8] {
         self.check(lease);
-        let offset = lease.buffer as usize * self.buffer_bytes as usize + lease.offset as usize;
-        // SAFETY: a lease of this instance names a piece inside the mapping: `lease` checked it when made.
-        let at = unsafe { self.memory.at.add(offset) };
-        // SAFETY: the kernel has written these bytes and writes only behind them until the lease, which is
-        // borrowed here, has come back; nobody else writes to the memory.
+        let at = self.memory.at(lease.buffer as usize, lease.offset);
+        // SAFETY: a lease of this instance names a piece of its buffer: `lease` checked it when made. The kernel has
+        // written these bytes and writes only behind them until the lease, which is borrowed here, has come
+        // back; nobody else writes to the memory.
         unsafe { std::slice::from_raw_parts(at.as_ptr(), lease.len as usize) }
     }
 
@@ -207,6 +178,8 @@ impl Buffers {
         self.leases_out -= 1;
         let state = &mut self.states[lease.buffer as usize];
         state.leases -= 1;
+        #[cfg(guard_pages)]
+        self.memory.poison(lease.buffer as usize, lease.offset, lease.len);
         if state.retired && state.leases == 0 {
             self.offer(lease.buffer as u16);
         }
@@ -214,9 +187,8 @@ impl Buffers {
 
     /// Gives the memory up for good: for a kernel that does not let go of it.
     pub(super) fn leak(&mut self) {
-        for mapping in [&mut self.entries, &mut self.memory] {
-            mapping.len = 0;
-        }
+        self.entries.leak();
+        self.memory.leak();
     }
 
     fn check(&self, lease: &Lease) {

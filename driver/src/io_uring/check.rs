@@ -96,6 +96,7 @@ impl IoUring {
                 socket.receiving = Receiving::Cancelling;
                 // SAFETY: a cancel points at nothing.
                 unsafe { self.ring.push_unowed(&cancel(Tag::Receive.with(key.0))) };
+                self.ending.note(key);
             }
         }
         self.finish_close(key);

@@ -12,9 +12,11 @@
 //! | file | what |
 //! |---|---|
 //! | `ring` | entries in and out, the one system call |
-//! | `buffers` | the ring of receive buffers |
+//! | `buffers`, `memory` | the ring of receive buffers |
+//! | `guarded` | their memory in builds with guard pages (`docs/guard-pages.md`) |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
+//! | `again` | cancelling again what a cancel missed |
 //! | `check` | finding the resets that the kernel's receive misses |
 //! | `tag` | what a completion is about |
 //! | `probe` | what the kernel offers |
@@ -22,8 +24,12 @@
 #![allow(unsafe_code, reason = "entries and buffers are shared with the kernel; each block says why it may")]
 
 mod accept;
+mod again;
 mod buffers;
 mod check;
+#[cfg(guard_pages)]
+mod guarded;
+mod memory;
 mod probe;
 mod ring;
 mod sockaddr;
@@ -47,6 +53,7 @@ pub use probe::{Features, probe};
 
 use self::{
     accept::Accepting,
+    again::Ending,
     buffers::Buffers,
     check::Checks,
     ring::Ring,
@@ -90,6 +97,7 @@ pub struct IoUring {
     posted: usize,
     places: u32,
     checks: Checks,
+    ending: Ending,
     event: Arc<OwnedFd>,
     waker: Waker,
 }
@@ -139,6 +147,7 @@ impl IoUring {
             retry_at: None,
             places: slots,
             checks: Checks::default(),
+            ending: Ending::default(),
             event,
             waker,
         };
@@ -248,6 +257,7 @@ impl IoUring {
             let entry = socket.cancel_all();
             // SAFETY: a cancel points at nothing.
             unsafe { self.ring.push_unowed(&entry) };
+            self.ending.note(key);
             self.give_up_starved(key);
             self.give_up_shutdown(key);
         }
@@ -312,6 +322,8 @@ impl IoUring {
         if tag != Tag::Ignored && !more {
             self.ring.settle();
         }
+        #[cfg(guard_pages)]
+        guarded::refuse_freed(tag, entry.result());
         match tag {
             Tag::Receive => self.received(SocketKey(key), entry, more, out),
             Tag::Send => self.sent(SocketKey(key), entry.result(), out),
@@ -414,6 +426,7 @@ impl IoUring {
         };
         let woken = self.waker.awake();
         result?;
+        self.ending.note_submitted();
         let queued = self.queued.len().min(COMPLETIONS_MAX);
         completions.extend(self.queued.drain(..queued));
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -429,7 +442,7 @@ impl IoUring {
 
     /// How long a wait may sleep: until the caller's deadline or the next retry of an accept.
     fn patience(&self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Option<Duration> {
-        let own = [self.retry_at, self.checks.due()].into_iter().flatten().min();
+        let own = [self.retry_at, self.checks.due(), self.ending.due()].into_iter().flatten().min();
         if timeout.is_none() && own.is_none() {
             return None;
         }
@@ -461,6 +474,8 @@ impl Drop for IoUring {
             self.ring.take(&mut entries, usize::MAX);
             for entry in entries {
                 let (tag, _) = Tag::parse(entry.user_data());
+                #[cfg(guard_pages)]
+                guarded::refuse_freed(tag, entry.result());
                 if tag != Tag::Ignored && !cqueue::more(entry.flags()) {
                     self.ring.settle();
                 }
@@ -545,12 +560,14 @@ impl Driver for IoUring {
                 state.user_cancelled = true;
                 // SAFETY: a cancel points at nothing.
                 unsafe { self.ring.push_unowed(&socket::cancel(Tag::Receive.with(socket.0))) };
+                self.ending.note(socket);
             }
             OpKind::Receive => self.give_up_starved(socket),
             OpKind::Send if state.batch.is_some() && !state.send_cancelled => {
                 state.send_cancelled = true;
                 // SAFETY: a cancel points at nothing.
                 unsafe { self.ring.push_unowed(&socket::cancel(Tag::Send.with(socket.0))) };
+                self.ending.note(socket);
             }
             _ => {}
         }
@@ -562,6 +579,7 @@ impl Driver for IoUring {
         loop {
             self.retry_accepts();
             self.check_quiet_sockets();
+            self.cancel_again();
             self.feed_starved();
             let idle =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();

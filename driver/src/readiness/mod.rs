@@ -409,6 +409,8 @@ impl Driver for Readiness {
             // What arrived meanwhile needs no memory of ours: watching begins with what is ready.
             DetachedSocket::Descriptor(fd) => self.add_movable(fd).ok().map(SocketKey),
             DetachedSocket::Sim(_) => None,
+            #[cfg(loom)]
+            DetachedSocket::Model(_) => None,
         }
     }
 

@@ -21,7 +21,6 @@ use super::{
     SimEnd,
     buffers::Buffers,
     chance::nanos,
-    faults::FaultClass,
     io_error,
     net::{Net, Owner},
 };
@@ -187,8 +186,16 @@ impl Sim {
     /// Receive buffers with bytes that no wait has delivered yet. What is out besides them
     /// ([`leases_out`](Driver::leases_out)) is with the driver's user.
     pub fn leases_ready(&self) -> usize {
-        let is_lease = |ready: &&Completion| matches!(ready.outcome, Outcome::Received(Received::Data(_)));
-        self.ready.iter().filter(is_lease).count()
+        self.ready_with(|outcome| matches!(outcome, Outcome::Received(Received::Data(_))))
+    }
+
+    /// Sockets that are closed, and no wait has said so yet.
+    pub fn closes_ready(&self) -> usize {
+        self.ready_with(|outcome| matches!(outcome, Outcome::Closed(_)))
+    }
+
+    fn ready_with(&self, is_it: impl Fn(&Outcome) -> bool) -> usize {
+        self.ready.iter().filter(|ready| is_it(&ready.outcome)).count()
     }
 
     pub(super) fn stream(&mut self, socket: SocketKey) -> Option<&mut Stream> {
@@ -289,11 +296,6 @@ impl Sim {
         }
     }
 
-    /// An opportunity for a fault in a wait: if it fires, a number up to `max`.
-    fn faults(&mut self, class: FaultClass, max: u64) -> Option<u64> {
-        self.net.borrow_mut().driver_faults(self.number, class, max)
-    }
-
     fn check(&self) {
         let net = self.net.borrow();
         assert!(self.dry.len() <= self.sockets.len(), "a socket is dry once");
@@ -385,12 +387,12 @@ impl Driver for Sim {
             let net = self.net.borrow();
             (timeout.map(|timeout| net.later(nanos(timeout.min(WAIT_MAX)))), net.in_a_moment())
         };
-        let sleeps = timeout != Some(Duration::ZERO);
-        let spurious = sleeps && self.faults(FaultClass::SpuriousWake, 0).is_some();
+        let mut spurious = false;
         loop {
             let rained = {
                 let mut net = self.net.borrow_mut();
                 net.run_due();
+                spurious |= net.takes_wake(self.number);
                 net.has_rained(self.number)
             };
             if rained {
@@ -416,17 +418,17 @@ impl Driver for Sim {
                 net.advance_to(at);
             } else {
                 if let Some(bound) = bound {
-                    net.advance_to(bound);
+                    // A wake may have come later than its moment.
+                    let at = bound.max(net.now);
+                    net.advance_to(at);
                 }
                 break;
             }
         }
         self.waker.awake();
         let mut count = self.ready.len().min(COMPLETIONS_MAX);
-        if count > 1
-            && let Some(more) = self.faults(FaultClass::SmallBatch, 7)
-        {
-            count = count.min(1 + more as usize);
+        if count > 0 {
+            count = self.net.borrow_mut().batch_of(self.number, count);
         }
         let before = completions.len();
         completions.extend(self.ready.drain(..count));
@@ -474,6 +476,8 @@ impl Driver for Sim {
             DetachedSocket::Descriptor(_) => return None,
             #[cfg(windows)]
             DetachedSocket::Handle(_) => return None,
+            #[cfg(loom)]
+            DetachedSocket::Model(_) => return None,
         };
         if end.net != self.net.borrow().instance() {
             return None;

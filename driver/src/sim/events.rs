@@ -19,18 +19,22 @@ pub(super) enum Event {
     Turn { driver: u32, socket: SlabKey },
     /// A driver's drought is over.
     Rain { driver: u32 },
+    /// A driver's wait ends for nothing.
+    Wake { driver: u32 },
 }
 
 impl Event {
     /// A number for the digest.
     pub(super) fn code(self) -> u64 {
+        const NO_KEY: SlabKey = SlabKey { index: 0, generation: 0 };
         let (kind, key) = match self {
             Self::Attempt(key) => (1, key),
             Self::Step(key) => (2, key),
             Self::Reset(key) => (3, key),
             Self::Timeout(key) => (4, key),
             Self::Turn { driver, socket } => (5 + (u64::from(driver) << 4), socket),
-            Self::Rain { driver } => (6 + (u64::from(driver) << 4), SlabKey { index: 0, generation: 0 }),
+            Self::Rain { driver } => (6 + (u64::from(driver) << 4), NO_KEY),
+            Self::Wake { driver } => (7 + (u64::from(driver) << 4), NO_KEY),
         };
         (u64::from(key.index) << 32 | u64::from(key.generation)).wrapping_add(kind << 40)
     }

@@ -91,7 +91,7 @@ classes! {
     SlowClose = "slow-close", 10_000..=500_000;
     /// A socket gets a turn with nothing new for it, as from stale readiness. For each turn that it has a reason for.
     SpuriousTurn = "spurious-turn", 1_000..=500_000;
-    /// A wait returns early, and with nothing if nothing was complete. For each wait.
+    /// A wait after it ends early, and with nothing if nothing is complete then. For each wait that delivers something.
     SpuriousWake = "spurious-wake", 1_000..=300_000;
     /// A wait delivers 1 to 8 completions, and the rest later. For each wait that has more than one.
     SmallBatch = "small-batch", 10_000..=700_000;

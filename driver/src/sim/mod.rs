@@ -44,7 +44,11 @@ mod peer;
 mod queue;
 mod random;
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod storm;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod weather;
 
@@ -120,7 +124,7 @@ impl SimNet {
     /// `ConnectionRefused` if nobody listens there, `TimedOut` if the backlog is full.
     pub fn connect(&self, address: SocketAddr) -> io::Result<SimPeer> {
         let connection = self.net.borrow_mut().next_connection();
-        self.connect_as(connection, address)
+        self.connect_labelled(connection, address)
     }
 
     /// As [`connect`](Self::connect), with a number for the connection that the caller chooses: what is drawn for its
@@ -130,7 +134,15 @@ impl SimNet {
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// If `connection` is 2^40 or more.
     pub fn connect_as(&self, connection: u64, address: SocketAddr) -> io::Result<SimPeer> {
+        assert!(connection < net::PEERS_FIRST, "connection {connection}: number connections below 2^40");
+        self.connect_labelled(connection, address)
+    }
+
+    fn connect_labelled(&self, connection: u64, address: SocketAddr) -> io::Result<SimPeer> {
         let mut net = self.net.borrow_mut();
         let end = net.open(connection, address, &SocketOptions::default()).map_err(io_error)?;
         net.attempt(end);

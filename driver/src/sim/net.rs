@@ -32,10 +32,12 @@ use crate::{
 const PORTS: std::ops::RangeInclusive<u16> = 10_000..=u16::MAX;
 
 /// Connections from here on were numbered by the net: those that peers opened, then those of each driver.
-const PEERS_FIRST: u64 = 1 << 40;
+pub(super) const PEERS_FIRST: u64 = 1 << 40;
 const DRIVERS_FIRST: u64 = 1 << 41;
 /// Most connections of one driver that have a label of their own.
 const DRIVER_SHIFT: u32 = 36;
+/// Most completions of a small batch.
+const SMALL_BATCH_MAX: usize = 8;
 /// Labels of what is no connection.
 const LISTENERS_FIRST: u64 = 1 << 60;
 const DRIVER_LABELS_FIRST: u64 = 1 << 61;
@@ -126,6 +128,8 @@ pub(super) struct Port {
     pub(super) drought_until: u64,
     /// A drought ended, and the driver was not told yet.
     pub(super) rained: bool,
+    /// It is woken for nothing.
+    woken: bool,
 }
 
 #[derive(Debug)]
@@ -235,6 +239,7 @@ impl Net {
                     }
                 }
                 Event::Rain { driver } => self.drivers[driver as usize].rained = true,
+                Event::Wake { driver } => self.drivers[driver as usize].woken = true,
             }
         }
     }
@@ -291,6 +296,7 @@ impl Net {
             opened: 0,
             drought_until: 0,
             rained: false,
+            woken: false,
         });
         number
     }
@@ -303,7 +309,10 @@ impl Net {
     /// True if a driver has something to do now.
     pub(super) fn has_due(&self, driver: usize) -> bool {
         let port = &self.drivers[driver];
-        !port.due.is_empty() || port.rained || self.next_event().is_some_and(|at| at <= self.now)
+        !port.due.is_empty()
+            || port.rained
+            || port.woken
+            || self.next_event().is_some_and(|at| at <= self.now)
     }
 
     /// A socket of the driver whose turn it is.
@@ -311,10 +320,23 @@ impl Net {
         self.drivers[driver].due.pop_front()
     }
 
-    /// An opportunity for a fault in what a driver does: if it fires, a number up to `max`.
-    pub(super) fn driver_faults(&mut self, driver: usize, class: FaultClass, max: u64) -> Option<u64> {
+    /// How many of `count` completions a wait delivers, at least one. It may lead to another wait for nothing.
+    pub(super) fn batch_of(&mut self, driver: usize, count: usize) -> usize {
         let dice = &mut self.drivers[driver].dice;
-        self.chance.fires(dice, class, FaultSite::Wait).map(|drawn| drawn.up_to(max))
+        if self.chance.fires(dice, FaultClass::SpuriousWake, FaultSite::Wait).is_some() {
+            let after = self.chance.up_to(dice, self.delay_max);
+            self.events.push(self.now.saturating_add(after), Event::Wake { driver: driver as u32 });
+        }
+        let small =
+            if count > 1 { self.chance.fires(dice, FaultClass::SmallBatch, FaultSite::Wait) } else { None };
+        small.map_or(count, |drawn| {
+            count.min(SMALL_BATCH_MAX - drawn.up_to(SMALL_BATCH_MAX as u64 - 1) as usize)
+        })
+    }
+
+    /// True once after a driver was woken for nothing.
+    pub(super) fn takes_wake(&mut self, driver: usize) -> bool {
+        std::mem::take(&mut self.drivers[driver].woken)
     }
 
     /// Gives the owner of an end a turn soon, if it is a driver.

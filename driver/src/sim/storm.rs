@@ -307,7 +307,7 @@ impl Storm {
         }
         let ends = !sends && !shuts_down && state.to_send.is_empty();
         let batch = (!sends && !shuts_down && !ends).then(|| SendBatch::of(&state.to_send));
-        let shut_down = ends && state.is_client && !std::mem::replace(&mut state.shut_down, ends);
+        let finishes = ends && state.is_client && !std::mem::replace(&mut state.shut_down, ends);
         if !ended && !receives {
             self.submit(agent, Op::Receive { socket });
         }
@@ -315,7 +315,7 @@ impl Storm {
             self.submit(agent, Op::Send { socket, batch });
         } else if ends && ended {
             self.close(agent, FaultKind::Cancelled);
-        } else if shut_down {
+        } else if finishes {
             self.submit(agent, Op::Shutdown { socket });
         }
         match Drawn(hash(self.seed, whim)).up_to(40) {
@@ -365,7 +365,7 @@ fn without_faults_every_echo_comes_back_whole() {
 fn every_class_fires_at_each_of_its_sites_and_keeps_the_contract() {
     for class in FaultClass::ALL {
         let mut counts = FaultCounts::default();
-        for seed in 0..40 {
+        for seed in 0..25 {
             let faults = Faults::default().with(class, Rate::per_million(150_000));
             let mut storm = storm(seed, faults);
             storm.abrupt = seed % 2 == 0;
@@ -383,7 +383,7 @@ fn every_class_fires_at_each_of_its_sites_and_keeps_the_contract() {
 
 #[test]
 fn swarms_of_faults_keep_the_contract_and_come_to_rest() {
-    for seed in 0..300 {
+    for seed in 0..150 {
         let mut storm = storm(seed, Faults::drawn(seed));
         storm.abrupt = seed % 3 == 0;
         storm.run(50 + seed as usize);
@@ -402,10 +402,10 @@ fn after_calm_nothing_fires_and_no_one_waits_for_long() {
             storm.turn();
         }
         storm.net.calm();
-        let (counts, calm_at) = (storm.net.fault_counts(), storm.net.elapsed());
+        let (counts, calm_at) = (storm.net.fault_counts(), storm.net.now());
         storm.run(usize::MAX);
         assert_eq!(storm.net.fault_counts(), counts);
-        let took = storm.net.elapsed() - calm_at;
+        let took = storm.net.now() - calm_at;
         assert!(took < Duration::from_secs(1), "seed {seed}: at rest only after {took:?}");
         assert_eq!(storm.whole, 8 + 3, "seed {seed}: these faults lose nothing");
     }
@@ -430,7 +430,7 @@ fn any_tape_gives_a_legal_run_and_an_empty_one_a_quiet_run() {
     let faults = FaultClass::ALL
         .into_iter()
         .fold(Faults::default(), |faults, class| faults.with(class, Rate::per_million(100_000)));
-    for seed in 0..200 {
+    for seed in 0..100 {
         let len = Drawn(hash(seed, 0)).up_to(10_000);
         let bytes: Vec<u8> = (0..len).map(|at| hash(seed, 1 + at) as u8).collect();
         let net = SimNet::with_tape(bytes, Behaviour::default().with_faults(faults.clone()));

@@ -64,6 +64,8 @@ impl Sim {
             Err(fault) => self.complete(token, Outcome::AcceptFaulted(fault)),
         }
         if is_short {
+            // Once, however many turns it has meanwhile.
+            self.short.retain(|other| *other != key);
             self.short.push(key);
         } else {
             self.net.borrow_mut().notify_listener(listener);

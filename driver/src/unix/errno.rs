@@ -4,7 +4,10 @@ use anyport_core::{Fault, FaultKind};
 use rustix::io::Errno;
 
 /// The class of an error code.
+#[cfg_attr(guard_pages, track_caller)]
 pub(crate) fn fault(errno: Errno) -> Fault {
+    #[cfg(guard_pages)]
+    assert!(errno != Errno::FAULT, "the kernel was given memory that had been freed (EFAULT)");
     let kind = match errno {
         Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => FaultKind::PeerReset,
         Errno::CONNREFUSED => FaultKind::Refused,
@@ -20,4 +23,15 @@ pub(crate) fn fault(errno: Errno) -> Fault {
         _ => FaultKind::Other,
     };
     Fault::new(kind, errno.raw_os_error())
+}
+
+#[cfg(all(test, guard_pages))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "memory that had been freed")]
+    fn with_guard_pages_a_bad_address_is_a_bug() {
+        fault(Errno::FAULT);
+    }
 }

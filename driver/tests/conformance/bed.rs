@@ -585,5 +585,7 @@ pub(crate) fn run<W: World>(case: fn(u64)) {
     for seed in seeds {
         let _note = SeedNote(seed, W::NAME);
         case(seed);
+        #[cfg(all(guard_pages, target_os = "linux"))]
+        assert_eq!(anyport_guard::counts().unguarded, 0, "a case needs more allocations than can be guarded");
     }
 }

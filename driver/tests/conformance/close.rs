@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anyport_driver::{Driver, DriverConfig, FaultKind};
+use anyport_driver::{Driver, DriverConfig, FaultKind, ListenOptions, OpKind, SocketOptions};
 
-use crate::bed::{Bed, CANCELLED, CLOSED, CONFIG, End, Peer, RESET, Seen, World, pattern};
+use crate::bed::{Bed, CANCELLED, CLOSED, CONFIG, End, Peer, RESET, Seen, V4, World, pattern};
 
 /// What a send that was cancelled by closing ends as.
 fn is_cut(seen: Seen) -> bool {
@@ -59,6 +59,29 @@ pub(crate) fn s10_close_joins_the_send_in_flight_and_its_count_is_true<W: World>
     bed.until("the end at the peer", |_| client.has_ended());
     assert!(bytes.starts_with(&client.received));
     assert_eq!((client.end, client.received.len()), (Some(End::EndOfStream), sent));
+}
+
+/// A send that finds room again between two looks of the kernel is, for that moment, where no cancel finds it.
+pub(crate) fn s10_close_joins_sends_at_any_moment<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let socket = SocketOptions { send_buffer_bytes: Some(4 << 10), ..SocketOptions::default() };
+    let door = bed.listen_with(V4, &ListenOptions { socket, ..ListenOptions::default() }).unwrap();
+    let bytes = pattern(seed, 300_000);
+    for round in 0..20 {
+        let pairs: Vec<_> = (0..32).map(|_| bed.pair_at(door)).collect();
+        let sends: Vec<_> = pairs.iter().map(|(socket, _)| bed.send(*socket, &bytes)).collect();
+        if round % 2 == 0 {
+            for (socket, _) in &pairs {
+                bed.cancel(*socket, OpKind::Send);
+            }
+        }
+        if round % 4 == 0 {
+            bed.until("every send ends", |bed| sends.iter().all(|send| bed.end_of(*send).is_some()));
+        }
+        let closes: Vec<_> = pairs.iter().map(|(socket, _)| bed.close(*socket)).collect();
+        bed.until("every close", |bed| closes.iter().all(|close| bed.end_of(*close) == Some(CLOSED)));
+    }
+    assert_eq!((bed.driver().sockets(), bed.operations_in_flight()), (1, 1));
 }
 
 pub(crate) fn s10_close_joins_both_directions<W: World>(seed: u64) {
@@ -203,8 +226,7 @@ pub(crate) fn s10_many_close_at_once<W: World>(seed: u64) {
 
 pub(crate) fn s10_a_listener_closes_without_ever_accepting<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, _) =
-        bed.driver().listen(crate::bed::V4, &anyport_driver::ListenOptions::default()).unwrap();
+    let (listener, _) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
     let close = bed.close(listener);
     assert_eq!(bed.end(close), CLOSED);
     assert_eq!(bed.driver().sockets(), 0);

@@ -9,6 +9,10 @@
 
 #![expect(clippy::similar_names, reason = "every case has a seed, and many have sent and seen")]
 
+#[cfg(all(guard_pages, target_os = "linux"))]
+#[global_allocator]
+static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
+
 mod accept;
 mod bed;
 mod buffers;
@@ -164,6 +168,7 @@ macro_rules! suite {
                     s10_close_joins_the_receive_in_flight,
                     s10_close_joins_what_was_submitted_just_before,
                     s10_close_joins_the_send_in_flight_and_its_count_is_true,
+                    s10_close_joins_sends_at_any_moment,
                     s10_close_joins_both_directions,
                     s10_close_joins_a_shutdown,
                     s10_what_was_sent_before_close_arrives,
