@@ -112,7 +112,8 @@ impl World {
             4 | 5 => self.send(size(input), true),
             6 => self.pause(input.flag()),
             7 => self.drain(CloseReason::Drained, Connection::drain),
-            8 => self.close(CloseReason::Kicked(u16::from(step)), Connection::close),
+            8 if step < 192 => self.close(CloseReason::Kicked(u16::from(step)), Connection::close),
+            8 => self.abort(CloseReason::Stopped),
             9..=15 => {
                 for _ in 0..=step / 32 {
                     if !self.poll() {
@@ -178,6 +179,14 @@ impl World {
     fn close(&mut self, reason: CloseReason, command: impl FnOnce(&mut Connection, CloseReason)) {
         self.cut(reason);
         command(&mut self.connection, reason);
+    }
+
+    /// As a close, but a drain that it cuts short is not what ended it.
+    fn abort(&mut self, reason: CloseReason) {
+        if self.connection.state() == State::Draining && !self.ledger.shut_down {
+            self.ledger.cause = Some(reason);
+        }
+        self.close(reason, Connection::abort);
     }
 
     /// It ends at once, for this reason unless there was one before.

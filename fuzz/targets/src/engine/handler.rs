@@ -4,13 +4,15 @@ use std::{
     marker::PhantomData,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyport::{
-    CloseReason, Codec, ConnectFailure, Frame, Handler, Pressure, Refusal, Sent, Session, SessionId, Shard,
-    TimerKey,
+    CloseReason, Codec, ConnectFailure, FaultKind, Frame, Handler, Limits, Pressure, Refusal, Sent, Session,
+    SessionId, Shard, TimerKey,
 };
+
+use anyport_core::wheel;
 
 use super::wire::{FRAME_SIZE_MAX, Wire};
 
@@ -28,6 +30,9 @@ pub(super) struct Record {
     pub(super) cut: bool,
     pub(super) closed: Option<CloseReason>,
     pressure: bool,
+    paused: bool,
+    /// When it opened, or a frame arrived last.
+    heard_at: Instant,
 }
 
 /// All that happened. An engine contains panics of handlers, so that an assertion in one would go unnoticed: what is
@@ -36,12 +41,14 @@ pub(super) struct Record {
 pub(super) struct Ledger {
     pub(super) sessions: Vec<Record>,
     pub(super) breach: Option<String>,
-    timers_set: usize,
-    timers_fired: usize,
+    /// Timers that were set: on which shard, which, and when they are due at the earliest.
+    timers: Vec<(usize, TimerKey, Instant)>,
+    pub(super) jobs_posted: usize,
+    pub(super) jobs_ran: usize,
 }
 
 impl Ledger {
-    fn ensure(&mut self, holds: bool, what: impl FnOnce() -> String) {
+    pub(super) fn ensure(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds && self.breach.is_none() {
             self.breach = Some(what());
         }
@@ -52,15 +59,16 @@ impl Ledger {
 pub(super) struct Recorder<C> {
     ledger: Arc<Mutex<Ledger>>,
     wire: Wire,
+    limits: Limits,
     codec: PhantomData<fn() -> C>,
 }
 
 impl<C: Codec> Recorder<C> {
-    pub(super) fn new(ledger: Arc<Mutex<Ledger>>, wire: Wire) -> Self {
-        Self { ledger, wire, codec: PhantomData }
+    pub(super) fn new(ledger: Arc<Mutex<Ledger>>, wire: Wire, limits: Limits) -> Self {
+        Self { ledger, wire, limits, codec: PhantomData }
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         open(&self.ledger)
     }
 
@@ -75,8 +83,11 @@ impl<C: Codec> Recorder<C> {
                 self.ask(session, CloseReason::Kicked(kind));
                 session.kick(kind);
             }
-            b'p' => session.pause(),
-            b'r' => session.resume(),
+            b'p' | b'r' => {
+                let pause = what == b'p';
+                self.record(session, |record| record.paused = pause);
+                if pause { session.pause() } else { session.resume() }
+            }
             b'n' => {}
             b's' => self.send_shared(session, &Arc::from(vec![b's'; 50 + body.len() * 20])),
             b'b' => {
@@ -91,8 +102,9 @@ impl<C: Codec> Recorder<C> {
                 self.sent(session, sent, kind, &[0; FRAME_SIZE_MAX + 1]);
             }
             b't' => {
-                self.ledger().timers_set += 1;
-                session.shard().set_timer(TimerKey(kind), Duration::from_millis(body.len() as u64));
+                let (after, mut shard) = (Duration::from_millis(body.len() as u64), session.shard());
+                self.ledger().timers.push((shard.index(), TimerKey(kind), shard.now() + after));
+                shard.set_timer(TimerKey(kind), after);
             }
             b'x' => {
                 self.ask(session, CloseReason::HandlerPanicked);
@@ -146,57 +158,90 @@ impl<C: Codec> Handler for Recorder<C> {
     type Codec = C;
 
     fn on_open(&mut self, session: &mut Session<Self>) {
-        let (id, peer) = (session.id(), session.peer_address());
+        let (id, peer, is_open) = (session.id(), session.peer_address(), session.is_open());
+        let heard_at = session.shard().now();
         let mut ledger = self.ledger();
         let place = ledger.sessions.len();
         let opened_before = session.state().replace(place).is_some();
         ledger.ensure(!opened_before, || format!("{id} opened twice"));
         let known = ledger.sessions.iter().any(|record| record.id == id);
         ledger.ensure(!known, || format!("{id} was used before"));
-        let (received, sent) = (Vec::new(), Vec::new());
-        let record =
-            Record { id, peer, received, sent, asked: None, cut: false, closed: None, pressure: false };
-        ledger.sessions.push(record);
+        ledger.ensure(is_open, || format!("{id} opened, and is not open"));
+        let same = |record: &&Record| record.id.service() == id.service() && record.closed.is_none();
+        let open = ledger.sessions.iter().filter(same).count();
+        ledger.ensure(open < self.limits.sessions_max, || format!("{id} is one session too many"));
+        ledger.sessions.push(Record {
+            id,
+            peer,
+            received: Vec::new(),
+            sent: Vec::new(),
+            asked: None,
+            cut: false,
+            closed: None,
+            pressure: false,
+            paused: false,
+            heard_at,
+        });
         drop(ledger);
         // The peer learns by it whom it talks to.
         self.send_shared(session, &Arc::from([place as u8]));
     }
 
     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
-        let is_open = session.is_open();
-        let closed = self.record(session, |record| {
+        let (is_open, queued, now) = (session.is_open(), session.queued_bytes(), session.shard().now());
+        let wanted = self.record(session, |record| {
             record.received.push((frame.kind, frame.to_vec()));
-            record.closed.is_some()
+            record.heard_at = now;
+            record.closed.is_none() && !record.paused
         });
-        self.ledger().ensure(is_open && closed == Some(false), || "a frame after its end".into());
+        self.ledger().ensure(is_open && wanted == Some(true), || "a frame after a pause, or its end".into());
+        let slow = self.limits.pause_reading_under_pressure && queued > self.limits.send.high_water_bytes;
+        self.ledger().ensure(!slow, || format!("a frame while {queued} bytes wait for the peer"));
         self.act(session, frame.first().copied().unwrap_or(0), frame.kind, frame.body);
     }
 
     fn on_pressure(&mut self, session: &mut Session<Self>, pressure: Pressure) {
-        let high = pressure == Pressure::High;
+        let (high, queued) = (pressure == Pressure::High, session.queued_bytes());
+        let relieved = queued <= self.limits.send.low_water_bytes;
+        self.ledger().ensure(high || relieved, || format!("relieved with {queued} bytes queued"));
         let before = self.record(session, |record| std::mem::replace(&mut record.pressure, high));
         self.ledger().ensure(before == Some(!high), || format!("{pressure:?} told twice"));
     }
 
     fn on_close(&mut self, session: &mut Session<Self>, reason: CloseReason) {
         let late = session.send(b"late");
-        let told = self.record(session, |record| (record.closed.replace(reason), record.asked, record.id));
-        let Some((before, asked, id)) = told else { return };
+        let now = session.shard().now();
+        let told = self.record(session, |record| {
+            (record.closed.replace(reason), record.asked, record.id, record.heard_at)
+        });
+        let Some((before, asked, id, heard_at)) = told else { return };
         let mut ledger = self.ledger();
         ledger.ensure(before.is_none(), || format!("{id} closed twice: {before:?}, then {reason:?}"));
         ledger.ensure(late == Sent::Refused(Refusal::NotOpen), || {
             format!("{id} sends after its end: {late:?}")
         });
-        let overdue = asked == Some(CloseReason::Drained) && reason == CloseReason::DrainDeadline;
-        let first = asked.is_none_or(|asked| asked == reason) || overdue;
+        // A drain that is cut short names what cut it.
+        let cut_short = matches!(reason, CloseReason::DrainDeadline | CloseReason::Stopped);
+        let cut_short = cut_short && asked == Some(CloseReason::Drained);
+        let first = asked.is_none_or(|asked| asked == reason) || cut_short;
+        // A tick is as exactly as an idle time-out is kept.
+        let idle = now.saturating_duration_since(heard_at) + wheel::TICK;
+        let busy =
+            reason == CloseReason::IdleTimeout && self.limits.idle_timeout.is_none_or(|least| idle < least);
+        ledger.ensure(!busy, || format!("{id} was closed as idle after {idle:?}"));
+        if let CloseReason::ReceiveFailed(fault) | CloseReason::SendFailed(fault) = reason {
+            let ours = matches!(fault.kind, FaultKind::Cancelled | FaultKind::InvalidSocket);
+            ledger.ensure(!ours, || format!("{id} ended by an operation of our own: {fault:?}"));
+        }
         ledger.ensure(first, || format!("{id} was asked to end as {asked:?}, and ended as {reason:?}"));
     }
 
-    fn on_timer(&mut self, _: &mut Shard<Self>, _: TimerKey) {
+    fn on_timer(&mut self, shard: &mut Shard<Self>, timer: TimerKey) {
+        let (index, now) = (shard.index(), shard.now());
         let mut ledger = self.ledger();
-        ledger.timers_fired += 1;
-        let asked_for = ledger.timers_fired <= ledger.timers_set;
-        ledger.ensure(asked_for, || "a timer that nobody set".into());
+        let is_due = |set: &(usize, TimerKey, Instant)| (set.0, set.1) == (index, timer) && set.2 <= now;
+        let due = ledger.timers.iter().position(is_due).map(|at| ledger.timers.swap_remove(at));
+        ledger.ensure(due.is_some(), || format!("{timer:?} is early, or nobody set it"));
     }
 
     fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) {

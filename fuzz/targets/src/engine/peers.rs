@@ -84,6 +84,11 @@ impl Peer {
         }
     }
 
+    /// True once it has heard of its session.
+    pub(super) fn was_served(&self) -> bool {
+        !self.read.is_empty()
+    }
+
     /// The session at the other end, as soon as its first byte was read.
     fn session<'a>(&self, ledger: &'a Ledger) -> Option<&'a Record> {
         ledger.sessions.get(usize::from(*self.read.first()?))
