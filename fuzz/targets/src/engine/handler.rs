@@ -31,8 +31,8 @@ pub(super) struct Record {
     pub(super) closed: Option<CloseReason>,
     pressure: bool,
     paused: bool,
-    /// When it opened, or a frame arrived last.
-    heard_at: Instant,
+    /// When it opened, or a frame arrived last; `None` once frames may have waited for the handler.
+    heard_at: Option<Instant>,
 }
 
 /// All that happened. An engine contains panics of handlers, so that an assertion in one would go unnoticed: what is
@@ -85,7 +85,10 @@ impl<C: Codec> Recorder<C> {
             }
             b'p' | b'r' => {
                 let pause = what == b'p';
-                self.record(session, |record| record.paused = pause);
+                self.record(session, |record| {
+                    record.paused = pause;
+                    record.heard_at = None;
+                });
                 if pause { session.pause() } else { session.resume() }
             }
             b'n' => {}
@@ -180,7 +183,7 @@ impl<C: Codec> Handler for Recorder<C> {
             closed: None,
             pressure: false,
             paused: false,
-            heard_at,
+            heard_at: Some(heard_at),
         });
         drop(ledger);
         // The peer learns by it whom it talks to.
@@ -191,7 +194,7 @@ impl<C: Codec> Handler for Recorder<C> {
         let (is_open, queued, now) = (session.is_open(), session.queued_bytes(), session.shard().now());
         let wanted = self.record(session, |record| {
             record.received.push((frame.kind, frame.to_vec()));
-            record.heard_at = now;
+            record.heard_at = record.heard_at.and(Some(now));
             record.closed.is_none() && !record.paused
         });
         self.ledger().ensure(is_open && wanted == Some(true), || "a frame after a pause, or its end".into());
@@ -204,7 +207,10 @@ impl<C: Codec> Handler for Recorder<C> {
         let (high, queued) = (pressure == Pressure::High, session.queued_bytes());
         let relieved = queued <= self.limits.send.low_water_bytes;
         self.ledger().ensure(high || relieved, || format!("relieved with {queued} bytes queued"));
-        let before = self.record(session, |record| std::mem::replace(&mut record.pressure, high));
+        let before = self.record(session, |record| {
+            record.heard_at = None;
+            std::mem::replace(&mut record.pressure, high)
+        });
         self.ledger().ensure(before == Some(!high), || format!("{pressure:?} told twice"));
     }
 
@@ -224,11 +230,12 @@ impl<C: Codec> Handler for Recorder<C> {
         let cut_short = matches!(reason, CloseReason::DrainDeadline | CloseReason::Stopped);
         let cut_short = cut_short && asked == Some(CloseReason::Drained);
         let first = asked.is_none_or(|asked| asked == reason) || cut_short;
-        // A tick is as exactly as an idle time-out is kept.
-        let idle = now.saturating_duration_since(heard_at) + wheel::TICK;
-        let busy =
-            reason == CloseReason::IdleTimeout && self.limits.idle_timeout.is_none_or(|least| idle < least);
-        ledger.ensure(!busy, || format!("{id} was closed as idle after {idle:?}"));
+        let least = self.limits.idle_timeout.filter(|_| reason == CloseReason::IdleTimeout);
+        if let (Some(least), Some(heard_at)) = (least, heard_at) {
+            // A tick is as exactly as an idle time-out is kept.
+            let idle = now.saturating_duration_since(heard_at);
+            ledger.ensure(idle + wheel::TICK >= least, || format!("{id} was closed as idle after {idle:?}"));
+        }
         if let CloseReason::ReceiveFailed(fault) | CloseReason::SendFailed(fault) = reason {
             let ours = matches!(fault.kind, FaultKind::Cancelled | FaultKind::InvalidSocket);
             ledger.ensure(!ours, || format!("{id} ended by an operation of our own: {fault:?}"));

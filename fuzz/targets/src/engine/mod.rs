@@ -119,6 +119,7 @@ struct World<C: Codec> {
     ledger: Arc<Mutex<Ledger>>,
     peers: Vec<Peer>,
     services: usize,
+    idle_timeout: Option<Duration>,
     stopping: bool,
     aborted: bool,
 }
@@ -151,7 +152,7 @@ impl<C: Codec> World<C> {
         }
         let engine = engine.simulate(&net).ok()?;
         let services = 1 + usize::from(shape.clients > 0);
-        let (wire, peers) = (shape.wire, Vec::new());
+        let (wire, idle_timeout) = (shape.wire, shape.limits.idle_timeout);
         Some(Self {
             wire,
             net,
@@ -159,8 +160,9 @@ impl<C: Codec> World<C> {
             remote,
             outside,
             ledger,
-            peers,
+            peers: Vec::new(),
             services,
+            idle_timeout,
             stopping: false,
             aborted: false,
         })
@@ -301,6 +303,16 @@ impl<C: Codec> World<C> {
         if self.stopping {
             return;
         }
+        // Longer than anything lasts that a fault began, and than any limit.
+        let long = Duration::from_mins(10);
+        if self.idle_timeout.is_some() {
+            self.pass(long, STEPS_MAX);
+            assert_eq!(
+                self.engine.held().sessions,
+                0,
+                "nothing was said for {long:?}, and sessions are open"
+            );
+        }
         for shard in 0..2 {
             self.remote.post_to_shard(shard, |_, shard| {
                 shard.for_each(|session| session.close(CloseReason::Stopped));
@@ -309,8 +321,7 @@ impl<C: Codec> World<C> {
         for peer in &mut self.peers {
             peer.close();
         }
-        // Longer than anything lasts that a fault began, and than any limit.
-        self.pass(Duration::from_mins(10), STEPS_MAX);
+        self.pass(long, STEPS_MAX);
         while self.outside.accept().is_some() {}
         let address = self.engine.address(0).expect("the server listens");
         for _ in 0..2 {
