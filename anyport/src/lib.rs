@@ -51,6 +51,10 @@ mod stop;
 mod sync;
 mod template;
 
+/// For the simulation, which must find what is planted.
+#[cfg(planted_bugs)]
+#[doc(hidden)]
+pub use anyport_core::planted;
 pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultKind, Frame, FrameError, Limits, Lines,
     Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,

@@ -107,7 +107,7 @@ bugs! {
     TailTakesTooMuch: "R34",
     /// A frame that is cut twice loses its beginning.
     TailStartsAnew: "R34",
-    /// The tail of a cut frame is thrown away once too often.
+    /// A cut frame that was given out comes before the next one again.
     SpentTailKept: "R34",
     /// The beginning of a cut frame is forgotten.
     CutFrameForgotten: "R34",
@@ -141,6 +141,24 @@ bugs! {
     TimerTooLate: "R41",
     /// Timers that are far away are lost when they come near.
     TimerLost: "R37",
+    /// The driver loses the end of a send that failed.
+    EndOfOperationLost: "R17",
+    /// The driver reports the end of a shutdown twice.
+    EndOfOperationTwice: "R7",
+    /// The driver reports a close before what was in flight has come back.
+    CloseDoesNotJoin: "R1",
+    /// The driver reads data for a receive that was cancelled, and drops it.
+    CancelEatsData: "R4",
+    /// The driver hands out a receive buffer that is still out.
+    BufferWithTwoOwners: "R8",
+    /// The driver swaps completions of one socket.
+    CompletionsReordered: "R6",
+    /// A receive that found no buffer never gets one.
+    StarvedForever: "R14",
+    /// Accepting does not go on after a fault.
+    DeafAfterFault: "R12",
+    /// Accepting does not go on when there is room for another socket.
+    DeafWhenFull: "R13",
     /// Timers are told twice.
     TimerTwice: "R37",
 }

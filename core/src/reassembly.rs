@@ -39,7 +39,9 @@ impl Reassembly {
         frame_size_max: usize,
     ) -> Result<Option<Frame<'a>>, FrameError> {
         if self.spent {
-            self.tail.clear();
+            if !planted(Bug::SpentTailKept) {
+                self.tail.clear();
+            }
             self.spent = false;
         }
         if self.tail.is_empty() {
@@ -97,6 +99,9 @@ impl Reassembly {
                 }
                 Decoded::NeedMore { missing } => self.missing = missing,
             }
+            if planted(Bug::TailStartsAnew) {
+                self.tail.clear();
+            }
         }
     }
 
@@ -110,7 +115,7 @@ impl Reassembly {
     ) -> Result<(), FrameError> {
         if self.spent {
             self.tail.clear();
-            self.spent = planted(Bug::SpentTailKept);
+            self.spent = false;
         }
         let rest = &chunk[at..];
         if rest.is_empty() {
@@ -124,9 +129,6 @@ impl Reassembly {
         }
         if self.tail.capacity() == 0 {
             self.tail = pool.take_tail();
-        }
-        if planted(Bug::TailStartsAnew) {
-            self.tail.clear();
         }
         self.tail.extend_from_slice(rest);
         Ok(())

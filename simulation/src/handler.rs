@@ -405,6 +405,11 @@ impl<C: Wire> Everything<C> {
         let id = session.id();
         let shared = Arc::clone(&self.shared);
         shared.ledger().may_hear(at, "a frame");
+        let (queued, limits) = (session.queued_bytes(), &shared.limits);
+        let pressed = limits.pause_reading_under_pressure && queued > limits.send.high_water_bytes;
+        shared
+            .ledger()
+            .ensure(!pressed, || format!("session {id} was given a frame with {queued} bytes queued"));
         let mine = session.state();
         let wrong = if C::FRAMED {
             Self::receive_message(&shared, at, frame)

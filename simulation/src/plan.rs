@@ -173,8 +173,15 @@ impl Plan {
         }
         if chance.one_in(4) {
             let act = if chance.one_in(3) { Act::Abort } else { Act::Drain };
-            let at = events.len() - chance.below(1 + events.len() as u64 / 8) as usize;
+            let last = 1 + events.len() as u64 / chance.pick(&[1, 8]);
+            // Also before the first connection of a client stands.
+            let at = if chance.one_in(4) { 0 } else { events.len() - chance.below(last) as usize };
             events.insert(at, Event { act, steps: 1 });
+            // Some come just before.
+            for _ in 0..chance.below(4) {
+                let act = Act::Connect { peer: chance.below(PEERS) as u8, habit: habit(&mut chance) };
+                events.insert(at, Event { act, steps: chance.below(4) as u16 });
+            }
         }
         Self { seed, config, events }
     }

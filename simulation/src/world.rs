@@ -29,7 +29,7 @@ const REST_STEPS_MAX: u64 = 5_000_000;
 /// Steps within which something must have moved meanwhile.
 const IDLE_STEPS_MAX: u64 = 100_000;
 /// Time that the engine is given for that: it is virtual, and covers every deadline of a plan.
-const REST_TIME: Duration = Duration::from_mins(10);
+const REST_TIME: Duration = Duration::from_hours(12);
 /// Connections that look whether places are free again.
 const PROBES_MAX: usize = 50;
 
@@ -492,7 +492,9 @@ impl<'a, C: Wire> World<'a, C> {
             let Some(at) = ledger.record_of(address, peer.session) else {
                 let gone = reset || peer.peer.is_end_of_stream() || ledger.stopping.is_some();
                 let refused = self.engine.counters(0).closed_for(CloseReason::AtCapacity) > 0;
-                if gone || refused || peer.peer.peer_address().port() != 7000 {
+                // A driver without room leaves connections where they wait.
+                let full = self.plan.config.driver.sockets_max < 100;
+                if gone || refused || full || peer.peer.peer_address().port() != 7000 {
                     continue;
                 }
                 return Err(format!("peer {address} is connected, and has no session"));
@@ -518,6 +520,20 @@ impl<'a, C: Wire> World<'a, C> {
                         "peer {address} wrote {written} messages, and session {id} got {received}"
                     ));
                 }
+            }
+            // Its last words were heard before its end.
+            if record.closed == Some(CloseReason::PeerClosed)
+                && peer.half_closed
+                && C::FRAMED
+                && !failed
+                && !record.cut
+                && record.received != peer.whole_messages()
+            {
+                let (written, received) = (peer.whole_messages(), record.received);
+                return Err(format!(
+                    "session {id} ended with its peer's end of stream, and got {received} of the {written} messages \
+                     before it"
+                ));
             }
             if record.closed.is_none() && (peer.garbage || peer.half_closed || reset) {
                 return Err(format!("session {id} is open, and its peer {address} has ended its direction"));

@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyport_core::{Fault, FaultKind, SendBatch, Slab, SlabKey};
+use anyport_core::{
+    Fault, FaultKind, SendBatch, Slab, SlabKey,
+    planted::{Bug, planted},
+};
 
 use super::{
     SimEnd,
@@ -161,7 +164,11 @@ impl Sim {
     }
 
     pub(super) fn complete(&mut self, token: Token, outcome: Outcome) {
-        self.ready.push_back(Completion { token, outcome });
+        let completion = Completion { token, outcome };
+        if planted(Bug::CompletionsReordered) && self.ready.len() > 1 {
+            return self.ready.push_front(completion);
+        }
+        self.ready.push_back(completion);
     }
 
     /// Ends an operation that must not be (sentence 11).

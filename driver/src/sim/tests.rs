@@ -484,3 +484,27 @@ fn a_stepping_engine_sees_what_is_to_come() {
     sim.wait(Some(Duration::ZERO), &mut Vec::new()).expect("the driver works");
     assert!(!sim.has_work());
 }
+
+#[test]
+fn a_listener_at_the_cap_may_have_many_turns() {
+    let net = SimNet::new(17);
+    let mut sim = net.driver(crate::options::DriverConfig { sockets_max: 2, ..CONFIG });
+    let address = listen(&mut sim);
+    let mut peers = Vec::new();
+    let mut completions = Vec::new();
+    for _ in 0..10 {
+        peers.push(net.connect(address).expect("the backlog has room"));
+        sim.wait(Some(Duration::from_millis(1)), &mut completions).expect("the driver works");
+    }
+    let [
+        Completion { outcome: Outcome::Accepted(accepted), .. },
+        Completion { outcome: Outcome::AcceptFaulted(fault), .. },
+    ] = &completions[..]
+    else {
+        panic!("{completions:?}")
+    };
+    assert_eq!(fault.kind, FaultKind::NoDescriptors);
+    sim.submit(CLOSE, Op::Close { socket: accepted.socket });
+    assert!(matches!(next(&mut sim), Outcome::Closed(Ok(()))));
+    assert!(matches!(next(&mut sim), Outcome::Accepted(_)));
+}

@@ -1,6 +1,9 @@
 //! What a simulated driver's socket does in its turn: one step of whatever is in flight on it.
 
-use anyport_core::{Fault, FaultKind, SendBatch, SlabKey};
+use anyport_core::{
+    Fault, FaultKind, SendBatch, SlabKey,
+    planted::{Bug, planted},
+};
 
 use super::{
     driver::{CANCELLED, Receive, Sim, Socket, Stream, stream_of},
@@ -49,7 +52,9 @@ impl Sim {
         let faulted = self.net.borrow_mut().accept_faults(listener);
         if let Some((fault, until)) = faulted {
             state.rests_until = until;
-            self.net.borrow_mut().turn_at(until, self.number, key);
+            if !planted(Bug::DeafAfterFault) {
+                self.net.borrow_mut().turn_at(until, self.number, key);
+            }
             return self.complete(token, Outcome::AcceptFaulted(fault));
         }
         let accepted = self.accept_one(listener);
@@ -98,7 +103,12 @@ impl Sim {
         self.net.borrow_mut().turn_taken(end);
         if let Some(close) = connect.close {
             if let Some(token) = connect.token.take() {
-                self.complete(token, Outcome::Connected(Err(CANCELLED)));
+                // What had happened when it was given up may be told.
+                let mut net = self.net.borrow_mut();
+                let wins = net.end(end).opening == Opening::Done && net.flip(end);
+                drop(net);
+                let result = if wins { Ok(()) } else { Err(CANCELLED) };
+                self.complete(token, Outcome::Connected(result));
             }
             self.net.borrow_mut().close(end);
             self.remove(key);
@@ -131,7 +141,7 @@ impl Sim {
         again |= self.step_shutdown(key);
         let Some(stream) = self.stream(SocketKey(key)) else { return };
         if let Some(token) = stream.close
-            && stream.is_idle()
+            && (stream.is_idle() || planted(Bug::CloseDoesNotJoin))
         {
             if self.may_close(key, end) {
                 self.net.borrow_mut().close(end);
@@ -187,6 +197,10 @@ impl Sim {
         };
         self.leave_dry(key);
         self.stream(SocketKey(key)).expect("it has its turn").receive = None;
+        if planted(Bug::CancelEatsData) && matches!(last, Received::Failed(CANCELLED)) {
+            let mut net = self.net.borrow_mut();
+            net.read(end, &mut [0; 64]);
+        }
         self.complete(token, Outcome::Received(last));
         closing
     }
@@ -260,7 +274,7 @@ impl Sim {
 
     /// Gives a turn to the sockets that free buffers are meant for.
     pub(super) fn grant_buffers(&mut self) {
-        if self.dry.is_empty() {
+        if self.dry.is_empty() || planted(Bug::StarvedForever) {
             return;
         }
         for key in self.dry.iter().take(self.buffers_to_give()) {
@@ -306,6 +320,9 @@ impl Sim {
             self.stream(SocketKey(key)).expect("it has its turn").send = Some(send);
             return room > 0;
         };
+        if planted(Bug::EndOfOperationLost) && result.is_err() {
+            return true;
+        }
         self.complete(send.token, Outcome::Sent(send.batch, result));
         true
     }
@@ -331,6 +348,9 @@ impl Sim {
         };
         drop(net);
         self.complete(token, Outcome::ShutDown(result));
+        if planted(Bug::EndOfOperationTwice) {
+            self.complete(token, Outcome::ShutDown(result));
+        }
         true
     }
 
@@ -339,6 +359,9 @@ impl Sim {
         self.leave_dry(key);
         self.short.retain(|other| *other != key);
         self.sockets.remove(key).expect("a socket is removed once");
+        if planted(Bug::DeafWhenFull) {
+            self.short.clear();
+        }
         // There is room for another socket.
         for key in std::mem::take(&mut self.short) {
             let Some(Socket::Listener(state)) = self.sockets.get(key) else {

@@ -32,6 +32,7 @@ impl<W> Clone for Simulated<W> {
 /// What a simulated world is like.
 pub(crate) trait Weather {
     const NAME: &'static str;
+    const SEEDS: Range<u64> = 0..2;
     fn net(seed: u64) -> SimNet;
 }
 
@@ -49,6 +50,7 @@ pub(crate) struct Taped;
 
 impl Weather for Quiet {
     const NAME: &'static str = "sim";
+    const SEEDS: Range<u64> = 0..4;
 
     fn net(seed: u64) -> SimNet {
         SimNet::new(seed)
@@ -98,7 +100,7 @@ impl<W: Weather> World for Simulated<W> {
     type Peer = SimPeer;
     type PeerListener = SimPeerListener;
     const NAME: &'static str = W::NAME;
-    const SEEDS: Range<u64> = 0..4;
+    const SEEDS: Range<u64> = W::SEEDS;
     const HUGE: usize = 2 << 20;
 
     fn new(seed: u64) -> Self {
