@@ -12,12 +12,6 @@ use std::{
 use anyport_core::planted::{Bug, plant};
 use anyport_fuzz_targets::TARGETS;
 
-/// Defects that no target can see, each with the reason.
-const UNSEEN: [(Bug, &str); 2] = [
-    (Bug::TailStartsAnew, "the tail is always empty where it is cleared: `next` takes every byte for it before"),
-    (Bug::SpentTailKept, "`finish` comes after a `next` without a frame, which has thrown the spent tail away"),
-];
-
 #[test]
 fn planted_bugs_are_found_by_the_corpora() {
     let fuzz =
@@ -45,6 +39,5 @@ fn planted_bugs_are_found_by_the_corpora() {
         }
     }
     let _ = std::panic::take_hook();
-    let unseen = UNSEEN.map(|(bug, _)| bug.name());
-    assert_eq!(missed, unseen, "found no more, or found at last");
+    assert!(missed.is_empty(), "no file of any corpus finds {missed:?}");
 }

@@ -35,6 +35,13 @@ pub(super) struct Record {
     heard_at: Option<Instant>,
 }
 
+impl Record {
+    /// True unless its handler paused it, or its peer does not read.
+    pub(super) fn listens(&self) -> bool {
+        !self.paused && !self.pressure
+    }
+}
+
 /// All that happened. An engine contains panics of handlers, so that an assertion in one would go unnoticed: what is
 /// wrong is written down here.
 #[derive(Default, Debug)]

@@ -297,11 +297,36 @@ impl<C: Codec> World<C> {
         step
     }
 
-    /// The faults are over. A newcomer is served, unless the engine has been told to end.
+    /// Everybody writes and reads until nothing has moved for longer than a fault delays it.
+    fn come_to_rest(&mut self) {
+        let (mut moved, mut still) = (0, 0);
+        for _ in 0..20_000 {
+            self.pass(Duration::from_millis(100), STEPS_MAX);
+            for peer in &mut self.peers {
+                peer.write();
+                peer.read(usize::MAX, &open(&self.ledger));
+            }
+            let received = (0..self.services).map(|service| self.engine.counters(service).bytes_received);
+            let read: usize = self.peers.iter().map(Peer::bytes_moved).sum();
+            let now = received.sum::<u64>() + read as u64;
+            still = if now == moved { still + 1 } else { 0 };
+            moved = now;
+            if still == 50 {
+                return;
+            }
+        }
+        panic!("bytes go on moving: {:?}", self.engine);
+    }
+
+    /// The faults are over. Whoever is still there gets all that was said, and a newcomer is served, unless the engine has been told to end.
     fn welcome(&mut self) {
         self.net.calm();
         if self.stopping {
             return;
+        }
+        self.come_to_rest();
+        for peer in &self.peers {
+            peer.judge_alive(self.wire, &open(&self.ledger));
         }
         // Longer than anything lasts that a fault began, and than any limit.
         let long = Duration::from_mins(10);

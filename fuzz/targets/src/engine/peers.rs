@@ -84,6 +84,11 @@ impl Peer {
         }
     }
 
+    /// Bytes that it has read, and that the network took from it.
+    pub(super) fn bytes_moved(&self) -> usize {
+        self.read.len() + self.written
+    }
+
     /// True once it has heard of its session.
     pub(super) fn was_served(&self) -> bool {
         !self.read.is_empty()
@@ -92,6 +97,15 @@ impl Peer {
     /// The session at the other end, as soon as its first byte was read.
     fn session<'a>(&self, ledger: &'a Ledger) -> Option<&'a Record> {
         ledger.sessions.get(usize::from(*self.read.first()?))
+    }
+
+    /// Nothing is under way any more: everything has arrived at both ends, if they are there and listen.
+    pub(super) fn judge_alive(&self, wire: Wire, ledger: &Ledger) {
+        let (Some(peer), Some(record)) = (&self.end, self.session(ledger)) else { return };
+        if record.closed.is_none() && record.listens() && !peer.is_reset() {
+            wire.check_received(&record.received, &self.stream[..self.written], true);
+            assert_eq!(self.read.len(), record.sent.len(), "something did not arrive at the peer");
+        }
     }
 
     /// `orderly` tells that no send or receive failed by itself and nothing was aborted.
