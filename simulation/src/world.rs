@@ -18,7 +18,7 @@ use crate::{
     ledger::Ledger,
     panics,
     peers::Peer,
-    plan::{Act, Codec, Event, Habit, PEERS, Plan},
+    plan::{Act, Codec, Habit, PEERS, Plan},
     stream::{Messages, Wire},
 };
 
@@ -63,6 +63,8 @@ pub struct Options {
     pub record: bool,
     /// Tell what happens.
     pub tell: bool,
+    /// Also keep a rule that is wrong: whoever looks for failures must find it broken.
+    pub canary: bool,
 }
 
 /// Runs a plan to its end, or to the first thing that is wrong.
@@ -78,7 +80,8 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     let net = SimNet::with_behaviour(plan.seed, plan.config.behaviour.clone());
     net.record_faults(true);
     net.suppress(options.suppressed.iter().copied());
-    let ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
+    let mut ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
+    ledger.canary = options.canary;
     let messages = Messages::new(plan.config.body_max);
     let shared =
         Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
@@ -196,7 +199,7 @@ impl<'a, C: Wire> World<'a, C> {
 
     fn run_storm(&mut self) -> Checked {
         for (at, event) in self.plan.events.iter().enumerate() {
-            self.act(event)?;
+            self.act(event.act);
             for _ in 0..event.steps {
                 if self.step() == Step::Rest {
                     break;
@@ -261,9 +264,9 @@ impl<'a, C: Wire> World<'a, C> {
             .any(|fault| fault.label >> 1 == connection && ends.contains(&fault.class))
     }
 
-    fn act(&mut self, Event { act, .. }: &Event) -> Checked {
+    fn act(&mut self, act: Act) {
         self.shared.ledger().tell(self.net.now(), || format!("{act:?}"));
-        match *act {
+        match act {
             Act::Connect { peer, habit } => self.connect(peer, habit),
             Act::Write { peer, bytes } => {
                 if let Some(peer) = self.peer(peer) {
@@ -285,13 +288,13 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Close(peer) => {
                 if let Some(peer) = self.peer(peer) {
                     self.caused(peer, CloseReason::PeerClosed);
-                    self.peers[peer].take().expect("it is there").peer.close();
+                    self.peers[peer].take().expect("it is there").socket.close();
                 }
             }
             Act::Reset(peer) => {
                 if let Some(peer) = self.peer(peer) {
                     self.caused(peer, CloseReason::PeerReset);
-                    self.peers[peer].take().expect("it is there").peer.reset();
+                    self.peers[peer].take().expect("it is there").socket.reset();
                 }
             }
             Act::Garbage { peer, too_large } => self.garbage(peer, too_large),
@@ -301,7 +304,6 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Drain => self.stop(CloseReason::Drained),
             Act::Abort => self.stop(CloseReason::Stopped),
         }
-        Ok(())
     }
 
     fn peer(&self, peer: u8) -> Option<usize> {
@@ -311,7 +313,7 @@ impl<'a, C: Wire> World<'a, C> {
 
     fn caused(&self, peer: usize, reason: CloseReason) {
         let Some(peer) = &self.peers[peer] else { return };
-        self.shared.ledger().caused_by_peer(peer.peer.local_address(), peer.session, reason);
+        self.shared.ledger().caused_by_peer(peer.socket.local_address(), peer.session, reason);
     }
 
     fn connect(&mut self, peer: u8, habit: Habit) {
@@ -488,13 +490,13 @@ impl<'a, C: Wire> World<'a, C> {
     fn look_at_peers(&mut self) -> Checked {
         let ledger = &mut *self.shared.ledger();
         for peer in self.peers.iter().flatten().chain(&self.accepted) {
-            let (address, reset) = (peer.peer.local_address(), peer.peer.is_reset());
+            let (address, reset) = (peer.socket.local_address(), peer.socket.is_reset());
             let Some(at) = ledger.record_of(address, peer.session) else {
-                let gone = reset || peer.peer.is_end_of_stream() || ledger.stopping.is_some();
+                let gone = reset || peer.socket.is_end_of_stream() || ledger.stopping.is_some();
                 let refused = self.engine.counters(0).closed_for(CloseReason::AtCapacity) > 0;
                 // A driver without room leaves connections where they wait.
                 let full = self.plan.config.driver.sockets_max < 100;
-                if gone || refused || full || peer.peer.peer_address().port() != 7000 {
+                if gone || refused || full || peer.socket.peer_address().port() != 7000 {
                     continue;
                 }
                 return Err(format!("peer {address} is connected, and has no session"));
@@ -506,7 +508,7 @@ impl<'a, C: Wire> World<'a, C> {
                 && !failed
                 && matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
             // Who hears of an orderly end was sent everything that went before it.
-            let is_whole = record.closed.is_none() || (ended_well && peer.peer.is_end_of_stream());
+            let is_whole = record.closed.is_none() || (ended_well && peer.socket.is_end_of_stream());
             if !reset && is_whole && peer.received != record.sent_bytes {
                 let (sent, received) = (record.sent_bytes, peer.received);
                 return Err(format!(
@@ -597,7 +599,7 @@ impl<'a, C: Wire> World<'a, C> {
     /// The upstream's connections, and the probes, go.
     fn let_go(&mut self) {
         for peer in self.accepted.drain(..) {
-            let address = peer.peer.local_address();
+            let address = peer.socket.local_address();
             self.shared.ledger().caused_by_peer(address, peer.session, CloseReason::PeerClosed);
         }
     }
