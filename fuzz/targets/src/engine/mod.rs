@@ -300,6 +300,7 @@ impl<C: Codec> World<C> {
     /// Everybody writes and reads until nothing has moved for longer than a fault delays it.
     fn come_to_rest(&mut self) {
         let (mut moved, mut still) = (0, 0);
+        // Through buffers of one byte it takes a while.
         for _ in 0..2_000_000 {
             self.pass(Duration::from_millis(100), STEPS_MAX);
             for peer in &mut self.peers {
