@@ -19,8 +19,8 @@ use crate::{
     stream::{Messages, Wire, WireStream, label_of},
 };
 
-/// Frames that a handler in good weather answers with one message.
-const CALM_FRAMES_PER_ANSWER: u64 = 32;
+/// Frames of a session that the handler answers in good weather.
+const ANSWERS_IN_CALM: u32 = 16;
 
 /// What a handler may do of its own accord.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -134,6 +134,8 @@ pub(crate) struct Mine {
     pub(crate) record: Option<usize>,
     /// How often the handler was called about it.
     calls: u64,
+    /// Frames that were answered in good weather.
+    answers: u32,
     incoming: Option<WireStream>,
     /// The first bytes of a stream without frames, until they name it.
     first: Vec<u8>,
@@ -514,9 +516,9 @@ impl<C: Wire> Handler for Everything<C> {
     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
         self.receive(session, frame);
         let calm = self.shared.ledger().calm;
-        self.calls += u64::from(calm);
         // Answers flow as well, but not so many that they never end.
-        if calm && self.calls.is_multiple_of(CALM_FRAMES_PER_ANSWER) {
+        if calm && session.state().answers < ANSWERS_IN_CALM {
+            session.state().answers += 1;
             self.send(session, false);
         }
         self.act(session, 2);

@@ -25,7 +25,7 @@
 mod chance;
 mod handler;
 mod ledger;
-pub mod panics;
+mod panics;
 mod peers;
 pub mod plan;
 pub mod planted;

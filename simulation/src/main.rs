@@ -5,7 +5,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyport_simulation::{
-    Options, Outcome, Plan, panics, run,
+    Options, Outcome, Plan, run,
     search::{Found, Search, search},
     shrink::{Shrunk, shrink},
 };
@@ -52,7 +52,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    panics::keep_quiet();
     if arguments.planted {
         return anyport_simulation::planted::find_all(arguments.threads());
     }

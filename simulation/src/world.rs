@@ -1,12 +1,6 @@
 //! One run of one plan: the engine, its handlers and its peers on one network; first in bad weather, then in good.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyport::{
     Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
@@ -86,13 +80,13 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     let shared =
         Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
     let mut turns = 0;
-    let ended = catch_unwind(AssertUnwindSafe(|| {
+    let ended = panics::caught(|| {
         World::new(plan, codec, &net, &shared)?.map_or(Ok(()), |world| world.run(&mut turns))
-    }));
+    });
     let failure = match ended {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
-        Err(payload) => Some(format!("panic: {}", panics::text(&*payload))),
+        Err(said) => Some(format!("panic: {said}")),
     };
     let mut ledger = shared.ledger();
     Outcome {
@@ -462,7 +456,11 @@ impl<'a, C: Wire> World<'a, C> {
                 (progress, idle) = (now, 0);
             }
         }
-        Err(format!("{REST_STEPS_MAX} steps after {after}, it has not come to rest"))
+        let (server, client) = (self.engine.counters(0), self.engine.counters(1));
+        Err(format!(
+            "{REST_STEPS_MAX} steps after {after}, it has not come to rest: {} and {} bytes were received, {} and {} sent",
+            server.bytes_received, client.bytes_received, server.bytes_sent, client.bytes_sent
+        ))
     }
 
     /// Grows with everything that a test would wait for.

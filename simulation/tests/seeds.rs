@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use anyport_simulation::{
-    Options, Plan, panics, run,
+    Options, Plan, run,
     search::{Found, Search, search},
     shrink::{class, shrink},
 };
 
 /// What the digests of the first hundred seeds add up to. The same on every system and in every build; another one
 /// if a seed comes to stand for something else, or if the engine makes other calls. Then put the new one here.
-const DIGEST: u64 = 0;
+const DIGEST: u64 = 0x5bca_c956_86f8_431e;
 
 fn seeds(count: u64, steps: u64, canary: bool) -> Found {
-    panics::keep_quiet();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let seeds =
         Search { first: 0, count, steps, time: None, threads, failures_max: 1, progress: false, canary };
