@@ -385,6 +385,7 @@ impl World {
     /// There is nothing more to do now: whatever should be under way is.
     fn check_at_rest(&self) {
         let Self { connection, in_flight, ledger, .. } = self;
+        assert_eq!(connection.audit(), Ok(()), "by its own account");
         let waiting = connection.queued_bytes() > in_flight.send.as_ref().map_or(0, |batch| batch.len());
         match connection.state() {
             State::Connecting => assert!(in_flight.connect, "connects, and nothing is in flight"),
