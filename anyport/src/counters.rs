@@ -1,5 +1,7 @@
 //! What a service counts. A shard counts in plain integers and publishes them once a turn.
 
+use std::sync::Arc;
+
 use anyport_core::CloseReason;
 
 use crate::sync::{
@@ -123,6 +125,15 @@ impl Published {
     pub(crate) fn read(&self) -> Counters {
         let (plain, closed) = self.0.read();
         Counters::of(plain, closed)
+    }
+
+    /// What the shards of a service have published, added up. Zeros if there are none.
+    pub(crate) fn sum(shards: Option<&Vec<Arc<Self>>>) -> Counters {
+        let mut sum = Counters::default();
+        for shard in shards.into_iter().flatten() {
+            sum.add(&shard.read());
+        }
+        sum
     }
 }
 

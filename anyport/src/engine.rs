@@ -476,11 +476,7 @@ impl Running {
 
     /// Counters of a service, summed over its shards. Zeros if there is no such service.
     pub fn counters(&self, service: usize) -> Counters {
-        let mut sum = Counters::default();
-        for shard in self.published.get(service).into_iter().flatten() {
-            sum.add(&shard.read());
-        }
-        sum
+        Published::sum(self.published.get(service))
     }
 
     /// A handle that ends the engine from any thread.

@@ -19,8 +19,8 @@ use crate::{
     stream::{Messages, Wire, WireStream, label_of},
 };
 
-/// Frames that a handler in good weather answers with one message.
-const CALM_FRAMES_PER_ANSWER: u64 = 32;
+/// Frames of a session that the handler answers in good weather.
+const ANSWERS_IN_CALM: u32 = 16;
 
 /// What a handler may do of its own accord.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,9 +65,8 @@ impl Call {
     fn weight(self) -> u32 {
         match self {
             Self::Send => 60,
-            Self::Burst => 8,
             Self::SendShared | Self::SetTimer | Self::Resume => 20,
-            Self::SendTooLarge | Self::Pause | Self::ForEach | Self::Other => 8,
+            Self::Burst | Self::SendTooLarge | Self::Pause | Self::ForEach | Self::Other => 8,
             Self::Drain | Self::Kick | Self::Close | Self::Panic => 2,
             Self::StopEngine => 1,
         }
@@ -135,6 +134,8 @@ pub(crate) struct Mine {
     pub(crate) record: Option<usize>,
     /// How often the handler was called about it.
     calls: u64,
+    /// Frames that were answered in good weather.
+    answers: u32,
     incoming: Option<WireStream>,
     /// The first bytes of a stream without frames, until they name it.
     first: Vec<u8>,
@@ -156,8 +157,8 @@ impl<C: Wire> Everything<C> {
 
     // ---- calls about a session ----
 
-    /// Does what the seed says, `where_` being the callback.
-    fn act(&mut self, session: &mut Session<Self>, where_: u64) {
+    /// Does what the seed says, in which callback that is.
+    fn act(&mut self, session: &mut Session<Self>, callback: u64) {
         let shared = Arc::clone(&self.shared);
         if shared.ledger().calm {
             return;
@@ -165,7 +166,7 @@ impl<C: Wire> Everything<C> {
         let address = session.peer_address();
         let mine = session.state();
         mine.calls += 1;
-        let key = (u64::from(address.port()) << 40) ^ (mine.calls << 4) ^ where_;
+        let key = (u64::from(address.port()) << 40) ^ (mine.calls << 4) ^ callback;
         let mut chance = Chance::new(shared.seed ^ 0xac7, key);
         let calls = chance.below(u64::from(shared.mood.eagerness) + 1) / 4;
         for _ in 0..calls {
@@ -186,13 +187,16 @@ impl<C: Wire> Everything<C> {
             Call::SendTooLarge => self.send_too_large(session),
             Call::Pause => self.pause(session, true),
             Call::Resume => self.pause(session, false),
-            Call::Drain => self.end(session, CloseReason::Drained, |session| session.drain()),
+            Call::Drain => {
+                let drain = |session: &mut Session<Self>| session.drain();
+                self.end(session, CloseReason::Drained, drain);
+            }
             Call::Kick => {
                 let number = chance.next() as u16;
                 self.end(session, CloseReason::Kicked(number), |session| session.kick(number));
             }
             Call::Close => {
-                self.end(session, CloseReason::Stopped, |session| session.close(CloseReason::Stopped))
+                self.end(session, CloseReason::Stopped, |session| session.close(CloseReason::Stopped));
             }
             Call::SetTimer => self.set_timer(&mut session.shard(), chance),
             Call::ForEach => self.for_each(&mut session.shard()),
@@ -337,13 +341,14 @@ impl<C: Wire> Everything<C> {
 
     // ---- calls about a shard ----
 
-    fn act_on_shard(&mut self, shard: &mut Shard<Self>, where_: u64) {
+    fn act_on_shard(&mut self, shard: &mut Shard<Self>, callback: u64) {
         let shared = Arc::clone(&self.shared);
         if shared.ledger().calm {
             return;
         }
         self.calls += 1;
-        let mut chance = Chance::new(shared.seed ^ 0x54a, self.calls << 8 | where_ << 4 | self.shard as u64);
+        let mut chance =
+            Chance::new(shared.seed ^ 0x54a, self.calls << 8 | callback << 4 | self.shard as u64);
         if !chance.one_in(3) {
             return;
         }
@@ -511,9 +516,9 @@ impl<C: Wire> Handler for Everything<C> {
     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
         self.receive(session, frame);
         let calm = self.shared.ledger().calm;
-        self.calls += u64::from(calm);
         // Answers flow as well, but not so many that they never end.
-        if calm && self.calls.is_multiple_of(CALM_FRAMES_PER_ANSWER) {
+        if calm && session.state().answers < ANSWERS_IN_CALM {
+            session.state().answers += 1;
             self.send(session, false);
         }
         self.act(session, 2);

@@ -66,6 +66,8 @@ pub(crate) struct Ledger {
     pub(crate) jobs_run: u64,
     /// Sessions that ended for a reason of the network, and nobody has looked whether there was one.
     pub(crate) ended_by_network: Vec<usize>,
+    /// A rule that is wrong holds as well: it must be reported as broken.
+    pub(crate) canary: bool,
     /// What happened, for a reader; only when somebody will read it.
     pub(crate) story: Option<Vec<String>>,
     pub(crate) start: Instant,
@@ -87,6 +89,7 @@ impl Ledger {
             job_of_shard: vec![0; shards],
             jobs_run: 0,
             ended_by_network: Vec::new(),
+            canary: false,
             story: tells.then(Vec::new),
             start,
         }
@@ -169,6 +172,12 @@ impl Ledger {
         let open = &mut self.open[id.service() as usize];
         *open = open.saturating_sub(1);
         self.ensure(before.is_none(), || format!("session {id} ended twice: {before:?}, then {reason:?}"));
+        if self.canary && reason == CloseReason::PeerClosed {
+            let paused = self.records.iter().filter(|other| other.closed.is_none() && other.paused).count();
+            self.ensure(paused == 0, || {
+                format!("session {id} was closed by its peer while {paused} others are paused (this is the canary)")
+            });
+        }
         match (exact, reason) {
             // A drain that takes too long ends by its deadline, whoever asked for it.
             (Some(CloseReason::Drained), CloseReason::DrainDeadline) => {}
@@ -189,7 +198,7 @@ impl Ledger {
             (None, CloseReason::Drained | CloseReason::DrainDeadline | CloseReason::Stopped)
                 if self.stopping.is_some() => {}
             (None, _) => {
-                self.ensure(caused, || format!("session {id} ended as {reason:?}, and nothing caused that"))
+                self.ensure(caused, || format!("session {id} ended as {reason:?}, and nothing caused that"));
             }
         }
     }

@@ -1,9 +1,11 @@
 //! `simulate`: runs seeds, replays one, shrinks what fails.
 
+#![forbid(unsafe_code)]
+
 use std::{process::ExitCode, time::Duration};
 
 use anyport_simulation::{
-    Options, Outcome, Plan, panics, run,
+    Options, Outcome, Plan, run,
     search::{Found, Search, search},
     shrink::{Shrunk, shrink},
 };
@@ -37,6 +39,9 @@ struct Arguments {
     /// Seconds that shrinking may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     shrink: u64,
+    /// Also keeps a rule that is wrong: it must be reported as broken
+    #[arg(long)]
+    canary: bool,
     /// Finds every planted bug instead; needs a build with `--cfg planted_bugs`
     #[arg(long)]
     planted: bool,
@@ -47,7 +52,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    panics::keep_quiet();
     if arguments.planted {
         return anyport_simulation::planted::find_all(arguments.threads());
     }
@@ -79,6 +83,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
         threads: arguments.threads(),
         failures_max: arguments.failures.max(1),
         progress: true,
+        canary: arguments.canary,
     };
     let plant = arguments.plant.clone();
     let found = search(&plan, || {
@@ -95,9 +100,11 @@ fn run_many(arguments: &Arguments) -> ExitCode {
         None => ExitCode::SUCCESS,
         Some((seed, _)) => {
             println!("\nshrinking seed {seed} for {} s at most", arguments.shrink);
-            if let Some(shrunk) =
-                shrink(&Plan::of(*seed, arguments.steps), Duration::from_secs(arguments.shrink))
-            {
+            if let Some(shrunk) = shrink(
+                &Plan::of(*seed, arguments.steps),
+                arguments.canary,
+                Duration::from_secs(arguments.shrink),
+            ) {
                 show(&shrunk);
             }
             ExitCode::FAILURE
@@ -111,7 +118,7 @@ fn report(found: &Found) {
         "{} seeds, {:.1} million steps in {:.1} s ({:.2} million a second), {} sessions, {:.1} days of virtual time, \
          digest {:016x}: {}",
         found.seeds,
-        found.steps as f64 / 1e6,
+        found.millions(),
         found.took.as_secs_f64(),
         found.rate(),
         found.sessions,
@@ -133,7 +140,7 @@ fn command(seed: u64, arguments: &Arguments) -> String {
 fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
     let plan = Plan::of(seed, arguments.steps);
     println!("{}", plan.config);
-    let outcome = run(&plan, &Options { tell: true, ..Options::default() });
+    let outcome = run(&plan, &Options { tell: true, canary: arguments.canary, ..Options::default() });
     let Some(failure) = &outcome.failure else {
         tell(&outcome);
         println!(
@@ -143,7 +150,7 @@ fn replay(seed: u64, arguments: &Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     println!("seed {seed} fails: {failure}\nshrinking it for {} s at most", arguments.shrink);
-    match shrink(&plan, Duration::from_secs(arguments.shrink)) {
+    match shrink(&plan, arguments.canary, Duration::from_secs(arguments.shrink)) {
         Some(shrunk) => show(&shrunk),
         None => println!("it did not fail a second time: something outside the simulation takes part in it"),
     }

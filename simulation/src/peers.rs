@@ -11,7 +11,7 @@ use crate::{
 /// One peer, from its connection to its end.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) peer: SimPeer,
+    pub(crate) socket: SimPeer,
     pub(crate) habit: Habit,
     /// What it writes.
     out: WireStream,
@@ -32,9 +32,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(peer: SimPeer, label: u64, habit: Habit) -> Self {
+    pub(crate) fn new(socket: SimPeer, label: u64, habit: Habit) -> Self {
         Self {
-            peer,
+            socket,
             habit,
             out: WireStream::new(label),
             write_over: false,
@@ -62,7 +62,7 @@ impl Peer {
         while left > 0 {
             let next = self.out.peek(&shared.messages, codec);
             let part = &next[..next.len().min(left)];
-            let written = self.peer.write(part);
+            let written = self.socket.write(part);
             let is_full = written < part.len();
             self.out.take(written);
             left -= written;
@@ -91,7 +91,7 @@ impl Peer {
             return false;
         }
         self.write_over = true;
-        let written = self.peer.write(&garbage);
+        let written = self.socket.write(&garbage);
         // A part of it may be a cut frame, and no fault yet.
         self.garbage = written == garbage.len();
         written > 0
@@ -101,7 +101,7 @@ impl Peer {
     pub(crate) fn half_close(&mut self) {
         self.write_over = true;
         self.half_closed = true;
-        self.peer.shutdown_write();
+        self.socket.shutdown_write();
     }
 
     /// Reads as its habit is, and compares.
@@ -111,8 +111,8 @@ impl Peer {
     pub(crate) fn read<C: Wire>(&mut self, shared: &Shared, codec: C) -> Result<(), String> {
         self.buffer.clear();
         match self.habit {
-            Habit::Eager => self.peer.read(&mut self.buffer),
-            Habit::Dribbling => self.peer.read_at_most(3, &mut self.buffer),
+            Habit::Eager => self.socket.read(&mut self.buffer),
+            Habit::Dribbling => self.socket.read_at_most(3, &mut self.buffer),
             Habit::Dead => 0,
         };
         if self.buffer.is_empty() {
@@ -141,7 +141,7 @@ impl Peer {
             expected
         };
         expected.map_err(|differs| {
-            let address = self.peer.local_address();
+            let address = self.socket.local_address();
             format!(
                 "byte {} that peer {address} was sent is not what the handler sent",
                 from + differs as u64

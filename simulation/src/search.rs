@@ -33,6 +33,8 @@ pub struct Search {
     pub failures_max: usize,
     /// Say how far it is, every two seconds.
     pub progress: bool,
+    /// Also keep a rule that is wrong ([`Options::canary`]).
+    pub canary: bool,
 }
 
 /// What was found.
@@ -57,9 +59,14 @@ pub struct Found {
 }
 
 impl Found {
+    /// Steps, in millions.
+    pub fn millions(&self) -> f64 {
+        self.steps as f64 / 1e6
+    }
+
     /// Millions of steps a second, of all threads together.
     pub fn rate(&self) -> f64 {
-        self.steps as f64 / self.took.as_secs_f64().max(1e-9) / 1e6
+        self.millions() / self.took.as_secs_f64().max(1e-9)
     }
 
     fn add(&mut self, seed: u64, outcome: Outcome) {
@@ -75,7 +82,7 @@ impl Found {
     }
 }
 
-/// Runs seeds. `active` is run first on each thread: what is planted is planted there.
+/// Runs seeds. `on_thread` is called first on each thread: what is planted is planted there.
 pub fn search(search: &Search, on_thread: impl Fn() + Sync) -> Found {
     let began = Instant::now();
     let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -91,7 +98,8 @@ pub fn search(search: &Search, on_thread: impl Fn() + Sync) -> Found {
                         break;
                     }
                     let seed = search.first + number;
-                    let outcome = run(&Plan::of(seed, search.steps), &Options::default());
+                    let options = Options { canary: search.canary, ..Options::default() };
+                    let outcome = run(&Plan::of(seed, search.steps), &options);
                     let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     found.add(seed, outcome);
                     if found.failures.len() >= search.failures_max {

@@ -35,18 +35,20 @@ struct Shrinker {
     plan: Plan,
     suppressed: Vec<FaultId>,
     class: String,
+    canary: bool,
     deadline: Instant,
     runs: u32,
 }
 
-/// Makes a failing plan smaller for `time` at most. `None` if it does not fail.
-pub fn shrink(plan: &Plan, time: Duration) -> Option<Shrunk> {
-    let options = Options { record: true, ..Options::default() };
+/// Makes a plan that fails smaller, for `time` at most. `None` if it does not fail.
+pub fn shrink(plan: &Plan, canary: bool, time: Duration) -> Option<Shrunk> {
+    let options = Options { record: true, canary, ..Options::default() };
     let failure = run(plan, &options).failure?;
     let mut shrinker = Shrinker {
         plan: plan.clone(),
         suppressed: Vec::new(),
         class: class(&failure),
+        canary,
         deadline: Instant::now() + time,
         runs: 1,
     };
@@ -61,7 +63,7 @@ pub fn shrink(plan: &Plan, time: Duration) -> Option<Shrunk> {
         }
     }
     let Shrinker { plan, suppressed, runs, .. } = shrinker;
-    let outcome = run(&plan, &Options { suppressed: suppressed.clone(), record: true, tell: true });
+    let outcome = run(&plan, &Options { suppressed: suppressed.clone(), record: true, tell: true, canary });
     Some(Shrunk { faults: outcome.fired.clone(), plan, suppressed, outcome, runs })
 }
 
@@ -78,7 +80,10 @@ impl Shrinker {
 
     fn outcome(&mut self, plan: &Plan, suppressed: &[FaultId]) -> Outcome {
         self.runs += 1;
-        run(plan, &Options { suppressed: suppressed.to_vec(), record: true, tell: false })
+        run(
+            plan,
+            &Options { suppressed: suppressed.to_vec(), record: true, tell: false, canary: self.canary },
+        )
     }
 
     fn still_fails(&mut self, plan: &Plan, suppressed: &[FaultId]) -> bool {

@@ -1,12 +1,6 @@
 //! One run of one plan: the engine, its handlers and its peers on one network; first in bad weather, then in good.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyport::{
     Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
@@ -18,7 +12,7 @@ use crate::{
     ledger::Ledger,
     panics,
     peers::Peer,
-    plan::{Act, Codec, Event, Habit, PEERS, Plan},
+    plan::{Act, Codec, Habit, PEERS, Plan},
     stream::{Messages, Wire},
 };
 
@@ -30,6 +24,8 @@ const REST_STEPS_MAX: u64 = 5_000_000;
 const IDLE_STEPS_MAX: u64 = 100_000;
 /// Time that the engine is given for that: it is virtual, and covers every deadline of a plan.
 const REST_TIME: Duration = Duration::from_hours(12);
+/// Time that the end of an engine may take besides its deadlines: some delays of the network.
+const END_SLACK: Duration = Duration::from_millis(500);
 /// Connections that look whether places are free again.
 const PROBES_MAX: usize = 50;
 
@@ -63,6 +59,8 @@ pub struct Options {
     pub record: bool,
     /// Tell what happens.
     pub tell: bool,
+    /// Also keep a rule that is wrong: whoever looks for failures must find it broken.
+    pub canary: bool,
 }
 
 /// Runs a plan to its end, or to the first thing that is wrong.
@@ -78,18 +76,19 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     let net = SimNet::with_behaviour(plan.seed, plan.config.behaviour.clone());
     net.record_faults(true);
     net.suppress(options.suppressed.iter().copied());
-    let ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
+    let mut ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
+    ledger.canary = options.canary;
     let messages = Messages::new(plan.config.body_max);
     let shared =
         Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
     let mut turns = 0;
-    let ended = catch_unwind(AssertUnwindSafe(|| {
+    let ended = panics::caught(|| {
         World::new(plan, codec, &net, &shared)?.map_or(Ok(()), |world| world.run(&mut turns))
-    }));
+    });
     let failure = match ended {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
-        Err(payload) => Some(format!("panic: {}", panics::text(&*payload))),
+        Err(said) => Some(format!("panic: {said}")),
     };
     let mut ledger = shared.ledger();
     Outcome {
@@ -196,7 +195,7 @@ impl<'a, C: Wire> World<'a, C> {
 
     fn run_storm(&mut self) -> Checked {
         for (at, event) in self.plan.events.iter().enumerate() {
-            self.act(event)?;
+            self.act(event.act);
             for _ in 0..event.steps {
                 if self.step() == Step::Rest {
                     break;
@@ -261,9 +260,9 @@ impl<'a, C: Wire> World<'a, C> {
             .any(|fault| fault.label >> 1 == connection && ends.contains(&fault.class))
     }
 
-    fn act(&mut self, Event { act, .. }: &Event) -> Checked {
+    fn act(&mut self, act: Act) {
         self.shared.ledger().tell(self.net.now(), || format!("{act:?}"));
-        match *act {
+        match act {
             Act::Connect { peer, habit } => self.connect(peer, habit),
             Act::Write { peer, bytes } => {
                 if let Some(peer) = self.peer(peer) {
@@ -285,13 +284,13 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Close(peer) => {
                 if let Some(peer) = self.peer(peer) {
                     self.caused(peer, CloseReason::PeerClosed);
-                    self.peers[peer].take().expect("it is there").peer.close();
+                    self.peers[peer].take().expect("it is there").socket.close();
                 }
             }
             Act::Reset(peer) => {
                 if let Some(peer) = self.peer(peer) {
                     self.caused(peer, CloseReason::PeerReset);
-                    self.peers[peer].take().expect("it is there").peer.reset();
+                    self.peers[peer].take().expect("it is there").socket.reset();
                 }
             }
             Act::Garbage { peer, too_large } => self.garbage(peer, too_large),
@@ -301,7 +300,6 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Drain => self.stop(CloseReason::Drained),
             Act::Abort => self.stop(CloseReason::Stopped),
         }
-        Ok(())
     }
 
     fn peer(&self, peer: u8) -> Option<usize> {
@@ -311,7 +309,7 @@ impl<'a, C: Wire> World<'a, C> {
 
     fn caused(&self, peer: usize, reason: CloseReason) {
         let Some(peer) = &self.peers[peer] else { return };
-        self.shared.ledger().caused_by_peer(peer.peer.local_address(), peer.session, reason);
+        self.shared.ledger().caused_by_peer(peer.socket.local_address(), peer.session, reason);
     }
 
     fn connect(&mut self, peer: u8, habit: Habit) {
@@ -431,11 +429,35 @@ impl<'a, C: Wire> World<'a, C> {
         self.look_at_peers()?;
         self.look_at_ends()?;
         let stopping = self.shared.ledger().stopping.is_some();
-        if !stopping {
-            self.leave()?;
-            self.probe()?;
+        match self.plan.seed % 2 {
+            _ if stopping => {}
+            0 => {
+                self.leave()?;
+                self.probe()?;
+            }
+            _ => return self.end_in_time(),
         }
         self.end()
+    }
+
+    /// The engine ends under load: some peers do not read, and none ends its direction.
+    fn end_in_time(&mut self) -> Checked {
+        let (shared, codec) = (Arc::clone(self.shared), self.codec);
+        for (at, peer) in self.peers.iter_mut().enumerate() {
+            let Some(peer) = peer else { continue };
+            peer.habit = if at % 2 == 0 { Habit::Dead } else { Habit::Eager };
+            peer.write(&shared, codec, 5_000);
+        }
+        let began = self.net.elapsed();
+        self.end()?;
+        let took = self.net.elapsed() - began;
+        let limits = self.plan.config.limits;
+        let most = limits.drain_deadline + limits.linger + END_SLACK;
+        if took > most {
+            Err(format!("to drain took {took:?}, and should take {most:?} at most"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Steps until nothing is left to happen, or only what is far away. Steps without progress are bounded.
@@ -460,7 +482,11 @@ impl<'a, C: Wire> World<'a, C> {
                 (progress, idle) = (now, 0);
             }
         }
-        Err(format!("{REST_STEPS_MAX} steps after {after}, it has not come to rest"))
+        let (server, client) = (self.engine.counters(0), self.engine.counters(1));
+        Err(format!(
+            "{REST_STEPS_MAX} steps after {after}, it has not come to rest: {} and {} bytes were received, {} and {} sent",
+            server.bytes_received, client.bytes_received, server.bytes_sent, client.bytes_sent
+        ))
     }
 
     /// Grows with everything that a test would wait for.
@@ -488,13 +514,13 @@ impl<'a, C: Wire> World<'a, C> {
     fn look_at_peers(&mut self) -> Checked {
         let ledger = &mut *self.shared.ledger();
         for peer in self.peers.iter().flatten().chain(&self.accepted) {
-            let (address, reset) = (peer.peer.local_address(), peer.peer.is_reset());
+            let (address, reset) = (peer.socket.local_address(), peer.socket.is_reset());
             let Some(at) = ledger.record_of(address, peer.session) else {
-                let gone = reset || peer.peer.is_end_of_stream() || ledger.stopping.is_some();
+                let gone = reset || peer.socket.is_end_of_stream() || ledger.stopping.is_some();
                 let refused = self.engine.counters(0).closed_for(CloseReason::AtCapacity) > 0;
                 // A driver without room leaves connections where they wait.
                 let full = self.plan.config.driver.sockets_max < 100;
-                if gone || refused || full || peer.peer.peer_address().port() != 7000 {
+                if gone || refused || full || peer.socket.peer_address().port() != 7000 {
                     continue;
                 }
                 return Err(format!("peer {address} is connected, and has no session"));
@@ -506,7 +532,7 @@ impl<'a, C: Wire> World<'a, C> {
                 && !failed
                 && matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
             // Who hears of an orderly end was sent everything that went before it.
-            let is_whole = record.closed.is_none() || (ended_well && peer.peer.is_end_of_stream());
+            let is_whole = record.closed.is_none() || (ended_well && peer.socket.is_end_of_stream());
             if !reset && is_whole && peer.received != record.sent_bytes {
                 let (sent, received) = (record.sent_bytes, peer.received);
                 return Err(format!(
@@ -597,7 +623,7 @@ impl<'a, C: Wire> World<'a, C> {
     /// The upstream's connections, and the probes, go.
     fn let_go(&mut self) {
         for peer in self.accepted.drain(..) {
-            let address = peer.peer.local_address();
+            let address = peer.socket.local_address();
             self.shared.ledger().caused_by_peer(address, peer.session, CloseReason::PeerClosed);
         }
     }

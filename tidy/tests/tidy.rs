@@ -13,12 +13,14 @@ use anyport_tidy::{
 };
 
 /// Which of our crates may use which. Tests may use what the crate itself may.
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 8] = [
     Layer { name: "anyport-core", may_use: &[] },
     Layer { name: "anyport-driver", may_use: &["anyport-core", "anyport-guard"] },
     Layer { name: "anyport-tls", may_use: &["anyport-core"] },
     Layer { name: "anyport", may_use: &["anyport-core", "anyport-driver", "anyport-tls", "anyport-guard"] },
     Layer { name: "anyport-cli", may_use: &["anyport"] },
+    // What its handler sees is what every user's handler sees.
+    Layer { name: "anyport-simulation", may_use: &["anyport"] },
     Layer { name: "anyport-tidy", may_use: &[] },
     // For tests only.
     Layer { name: "anyport-guard", may_use: &[] },
