@@ -3,5 +3,6 @@
 mod bed;
 mod ends;
 mod found;
+mod page;
 mod services;
 mod steps;
