@@ -260,6 +260,28 @@ impl SimEngine {
         read
     }
 
+    /// Reads one line on the peer's side, its end included, and nothing after it; what came, if the stream ends or
+    /// `within` of virtual time passes before it is whole. Bytes that are no UTF-8 are replaced.
+    pub fn read_line(&mut self, peer: &mut SimPeer, within: Duration) -> String {
+        let mut line = Vec::new();
+        self.run_until(within, |_| {
+            while !line.ends_with(b"\n") && peer.read_at_most(1, &mut line) > 0 {}
+            line.ends_with(b"\n") || peer.is_end_of_stream() || peer.is_reset()
+        });
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
+    /// Reads on the peer's side until the stream ends, in order or by a reset, or `within` of virtual time has
+    /// passed. Gives what was read.
+    pub fn read_to_end(&mut self, peer: &mut SimPeer, within: Duration) -> Vec<u8> {
+        let mut read = Vec::new();
+        self.run_until(within, |_| {
+            peer.read(&mut read);
+            peer.is_end_of_stream() || peer.is_reset()
+        });
+        read
+    }
+
     /// [`write`](Self::write)s, then [`read`](Self::read)s.
     pub fn ask(&mut self, peer: &mut SimPeer, bytes: &[u8], end: &[u8], within: Duration) -> Vec<u8> {
         self.write(peer, bytes, within);
@@ -309,6 +331,44 @@ impl SimEngine {
             }
         }
         held
+    }
+}
+
+/// Runs a test once for each seed, and says which one it was that failed. With `ANYPORT_SEED=7` in the environment
+/// it runs with the seed 7 and no other, whatever `seeds` are: so a failure is replayed.
+///
+/// ```
+/// # use anyport::sim::{Behaviour, Faults, SimNet, each_seed};
+/// each_seed(0..200, |seed| {
+///     let net = SimNet::with_behaviour(seed, Behaviour::default().with_faults(Faults::drawn(seed)));
+///     // An engine on it, and what must hold in any weather.
+///     # assert_eq!(net.seed(), seed);
+/// });
+/// ```
+///
+/// # Panics
+/// If the test does; or if `ANYPORT_SEED` is no number.
+pub fn each_seed(seeds: impl IntoIterator<Item = u64>, mut test: impl FnMut(u64)) {
+    let mut run = |seed| {
+        let failing = SaysSeed(seed);
+        test(seed);
+        drop(failing);
+    };
+    match std::env::var("ANYPORT_SEED") {
+        Ok(seed) => run(seed.parse().expect("ANYPORT_SEED must be a number, as in ANYPORT_SEED=7")),
+        Err(_) => seeds.into_iter().for_each(run),
+    }
+}
+
+/// Says the seed if it goes in a panic.
+struct SaysSeed(u64);
+
+impl Drop for SaysSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!("seed {seed} failed; ANYPORT_SEED={seed} replays it");
+        }
     }
 }
 

@@ -1,0 +1,8 @@
+//! The engine on the simulated network: what its owner is promised, and defects that the simulation found, by name.
+
+mod bed;
+mod ends;
+mod found;
+mod page;
+mod services;
+mod steps;
