@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyport_core::{
-    Action, ChunkPool, CloseReason, Codec, Connection, Fault, FrameError, Limits, Reassembly, SessionId,
-    Slab, SlabKey, State, TimerWheel,
+    Action, ChunkPool, CloseReason, Codec, Connection, Fault, FaultKind, FrameError, Limits, Reassembly,
+    SessionId, Slab, SlabKey, State, TimerWheel,
     connection::ReceiveEnd,
     planted::{Bug, planted},
     reason::Blame,
@@ -570,6 +570,9 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
             Outcome::Connected(result) => self.connected(key, result),
             Outcome::AcceptFaulted(fault) => {
                 self.local.counters.accept_faults += 1;
+                if planted(Bug::DeafAfterEarlyReset) && fault.kind == FaultKind::PeerReset {
+                    self.listener = None;
+                }
                 let text = || format!("cannot accept for the moment: {fault}");
                 self.log_limit.note(self.local.now, text);
             }

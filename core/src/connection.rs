@@ -9,7 +9,8 @@
 //! The rules it keeps, asserted at every input:
 //! - at most one receive and one send in flight;
 //! - a close is asked for once, and reported once, after everything in flight has come back;
-//! - the first cause sets the reason; what completes afterwards never overwrites it;
+//! - the first cause sets the reason; what completes afterwards never overwrites it (only a drain that is cut short, by
+//!   its deadline or an abort, says so instead);
 //! - bytes leave in the order in which they were queued, or the session only closes.
 
 use std::sync::Arc;

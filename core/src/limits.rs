@@ -32,7 +32,8 @@ pub struct Limits {
     /// (`AtCapacity`). Range 1 to 1,048,576. Default 100,000.
     pub sessions_max: usize,
     /// A session from which nothing arrives for this long is closed (`IdleTimeout`); its own sends do not
-    /// count. `None` never closes; dead peers are then found by TCP keep-alive. Default `None`.
+    /// count, and while it is paused or under pressure nothing arrives. `None` never closes; dead peers are then
+    /// found by TCP keep-alive. Default `None`.
     pub idle_timeout: Option<Duration>,
     /// How long a draining session may take until all that was queued is sent (`DrainDeadline`). Default 10 s.
     pub drain_deadline: Duration,

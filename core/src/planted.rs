@@ -155,6 +155,10 @@ bugs! {
     CompletionsReordered: "R6",
     /// A receive that found no buffer never gets one.
     StarvedForever: "R14",
+    /// The queue of completions has room for twelve, and loses the others.
+    CompletionsOverflow: "R11",
+    /// A connection that was reset before it was accepted ends the listening.
+    DeafAfterEarlyReset: "R26",
     /// Accepting does not go on after a fault.
     DeafAfterFault: "R12",
     /// Accepting does not go on when there is room for another socket.

@@ -90,7 +90,7 @@ impl Handler for Chat {
 
 /// The chat on an address: what `main` runs, and the tests.
 fn chat(address: &str) -> anyport::Result<Engine> {
-    let send = SendMarks { high_water_bytes: 16 << 10, low_water_bytes: 8 << 10, queue_max_bytes: 64 << 10 };
+    let send = SendMarks { high_water_bytes: 8 << 10, low_water_bytes: 4 << 10, queue_max_bytes: 32 << 10 };
     let server = Server::bind(address, Lines::default()).limits(Limits { send, ..Limits::default() });
     Engine::new()?.shards(1)?.serve(server, |_shard| Chat)
 }

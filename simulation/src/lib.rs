@@ -8,6 +8,21 @@
 //!
 //! A failing seed is shrunk by [`shrink`] to the few events that matter.
 //!
+//! | rule | looked at by |
+//! |---|---|
+//! | every operation ends once, every buffer and batch has one owner | the driver, the connection machine and `SimEngine::check`, between turns |
+//! | a session is told its opening once, then its end once, for a reason that there was | `ledger`; `world`, for what the network did |
+//! | bytes arrive in order, whole, on the right session; frames are those that were sent | `handler`, `peers`; `world`, at rest |
+//! | one send and one receive in flight | the driver refuses a second; `SimEngine::check` counts refusals |
+//! | counters balance, limits hold, marks are kept | `SimEngine::check`; `handler`, at every send |
+//! | nothing is told outside of opening and end, while paused, or after the handler ended it | `ledger` |
+//! | listeners listen, nobody waits for nothing | `SimEngine::check`; probes in `world`, at the end |
+//! | timers are neither early nor late, jobs run once, in order, on their session or shard | `ledger`, `world` |
+//! | a drain ends by its deadline, and nothing is left | `world` |
+//!
+//! Not looked at yet, because the engine makes no promise: how much one turn may do, and how long a session may wait for
+//! its turn among others.
+//!
 //! | file | idea |
 //! |---|---|
 //! | `plan` | what a seed stands for |

@@ -12,7 +12,7 @@ pub const STEPS_MAX: u64 = 10_000_000;
 pub const STEPS_OF_SEED: u64 = 3_000;
 
 #[cfg(not(planted_bugs))]
-const NONE_HERE: &str = "nothing is planted in this build: run `.ci/planted`, or build with \
+const NONE_HERE: &str = "nothing is planted in this build: run `.ci/simulation`, or build with \
                          RUSTFLAGS=\"--cfg planted_bugs\"";
 
 /// Plants a bug by its name, on this thread.

@@ -450,7 +450,7 @@ impl<'a, C: Wire> World<'a, C> {
         }
         let began = self.net.elapsed();
         self.end()?;
-        let took = self.net.elapsed() - began;
+        let took = self.net.elapsed().saturating_sub(began);
         let limits = self.plan.config.limits;
         let most = limits.drain_deadline + limits.linger + END_SLACK;
         if took > most {

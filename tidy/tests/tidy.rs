@@ -13,7 +13,7 @@ use anyport_tidy::{
 };
 
 /// Which of our crates may use which. Tests may use what the crate itself may.
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 10] = [
     Layer { name: "anyport-core", may_use: &[] },
     Layer { name: "anyport-driver", may_use: &["anyport-core", "anyport-guard"] },
     Layer { name: "anyport-tls", may_use: &["anyport-core"] },
@@ -24,6 +24,8 @@ const LAYERS: [Layer; 8] = [
     Layer { name: "anyport-tidy", may_use: &[] },
     // For tests only.
     Layer { name: "anyport-guard", may_use: &[] },
+    Layer { name: "anyport-fuzz-targets", may_use: &["anyport-core", "anyport-driver", "anyport"] },
+    Layer { name: "anyport-fuzz", may_use: &["anyport-fuzz-targets"] },
 ];
 
 /// The comparison with other engines is a workspace of its own, with rules of its own.

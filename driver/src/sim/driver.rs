@@ -165,6 +165,9 @@ impl Sim {
 
     pub(super) fn complete(&mut self, token: Token, outcome: Outcome) {
         let completion = Completion { token, outcome };
+        if planted(Bug::CompletionsOverflow) && self.ready.len() >= 12 {
+            return;
+        }
         if planted(Bug::CompletionsReordered) && self.ready.len() > 1 {
             return self.ready.push_front(completion);
         }
