@@ -36,6 +36,10 @@ use crate::{
 const JOBS_MAX: usize = 1024;
 /// Most bytes of a backlog given to the decoder at a time.
 const BACKLOG_PIECE_BYTES: usize = 64 << 10;
+/// A timer that is so late means that the shard could have no turn: it was stopped, or its machine slept. 100 ms.
+const STALL_TICKS: u64 = (Duration::from_millis(100).as_nanos() / wheel::TICK.as_nanos()) as u64;
+/// What sessions that were due in a stall are given to be heard after it. 1 s.
+const GRACE_TICKS: u64 = (Duration::from_secs(1).as_nanos() / wheel::TICK.as_nanos()) as u64;
 /// Slot index in the token of a listener: no session has it.
 const LISTENER_INDEX: u32 = (1 << 24) - 1;
 
@@ -609,6 +613,8 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         if self.local.wheel.is_empty() {
             return;
         }
+        let stalled =
+            self.local.wheel.next_tick().is_some_and(|due| self.local.tick > due.saturating_add(STALL_TICKS));
         let mut fired = std::mem::take(&mut self.fired);
         self.local.wheel.advance(self.local.tick, &mut fired);
         for event in fired.drain(..) {
@@ -620,7 +626,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
                         self.local.mark(key);
                     }
                 }
-                TimerEvent::Idle(key) => self.idle(key),
+                TimerEvent::Idle(key) => self.idle(key, stalled),
             }
         }
         self.fired = fired;
@@ -695,14 +701,17 @@ impl<H: Handler> ServiceShard<H> {
         tenant.map_or(id, |key| self.local.id(key))
     }
 
-    /// The idle timer of a session: due, or moved on by what has arrived since.
-    fn idle(&mut self, key: SlabKey) {
+    /// The idle timer of a session: due, or moved on by what has arrived since. After a stall that may lie in the
+    /// system still, because one turn takes only so much; so nobody is idle at once then (R40).
+    fn idle(&mut self, key: SlabKey, stalled: bool) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
         if slot.connection.state() != State::Open {
             return;
         }
         let due = idle_due(slot.received_at, self.idle_ticks);
-        if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
+        if due <= self.local.tick && stalled {
+            self.local.wheel.set(self.local.tick + GRACE_TICKS, TimerEvent::Idle(key));
+        } else if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);
         } else if !planted(Bug::IdleLookedAtOnce) {

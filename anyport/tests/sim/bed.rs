@@ -130,7 +130,11 @@ impl Bed {
     }
 
     pub(crate) fn with(net: SimNet, shards: usize, spread: Spread, limits: Limits) -> Self {
-        let mut engine = Engine::new().unwrap().shards(shards).unwrap().spread(spread);
+        Self::of(net, Engine::new().unwrap().shards(shards).unwrap().spread(spread), limits)
+    }
+
+    /// With the server added to `engine`.
+    pub(crate) fn of(net: SimNet, mut engine: Engine, limits: Limits) -> Self {
         let diary = Diary::default();
         let told = diary.clone();
         let server = Server::bind(ADDRESS, Lines::new(64 << 10)).limits(limits);
