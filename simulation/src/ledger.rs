@@ -32,6 +32,7 @@ pub(crate) struct Record {
     /// Reasons that the peer has given so far.
     pub(crate) possible: Vec<CloseReason>,
     pub(crate) closed: Option<CloseReason>,
+    pub(crate) closed_at: Instant,
     pub(crate) paused: bool,
     /// It did not always take what came: something was given to it later than it arrived.
     pub(crate) held_back: bool,
@@ -64,8 +65,8 @@ pub(crate) struct Ledger {
     /// The last job of each shard, of those that are posted in order.
     pub(crate) job_of_shard: Vec<u64>,
     pub(crate) jobs_run: u64,
-    /// Sessions that ended for a reason of the network, and nobody has looked whether there was one.
-    pub(crate) ended_by_network: Vec<usize>,
+    /// Sessions that nobody told to end, and whose reason nobody has looked at.
+    pub(crate) ended_by_itself: Vec<usize>,
     /// A rule that is wrong holds as well: it must be reported as broken.
     pub(crate) canary: bool,
     /// What happened, for a reader; only when somebody will read it.
@@ -88,7 +89,7 @@ impl Ledger {
             stalled: None,
             job_of_shard: vec![0; shards],
             jobs_run: 0,
-            ended_by_network: Vec::new(),
+            ended_by_itself: Vec::new(),
             canary: false,
             story: tells.then(Vec::new),
             start,
@@ -138,6 +139,7 @@ impl Ledger {
             exact: None,
             possible: Vec::new(),
             closed: None,
+            closed_at: now,
             paused: false,
             held_back: false,
             told_high: false,
@@ -166,6 +168,7 @@ impl Ledger {
         };
         let record = &mut self.records[at];
         let before = record.closed.replace(reason);
+        record.closed_at = now;
         let (exact, idle) = (record.exact, now.saturating_duration_since(record.received_at));
         let caused = self.has_cause(at, reason);
         let half_closed = self.has_cause(at, CloseReason::PeerClosed);
@@ -189,10 +192,11 @@ impl Ledger {
             }),
             (None, CloseReason::IdleTimeout) => {
                 self.tell(now, || format!("session {id} had been idle for {idle:?}"));
+                self.ended_by_itself.push(at);
             }
             // The world asks the network whether it did that.
             (None, CloseReason::PeerReset | CloseReason::ReceiveFailed(_) | CloseReason::SendFailed(_)) => {
-                self.ended_by_network.push(at);
+                self.ended_by_itself.push(at);
             }
             (None, CloseReason::DrainDeadline) if half_closed => {}
             (None, CloseReason::Drained | CloseReason::DrainDeadline | CloseReason::Stopped)
@@ -239,6 +243,15 @@ impl Ledger {
     }
 
     // ---- time ----
+
+    /// How long the shards could have had turns since `time`.
+    pub(crate) fn awake_since(&self, time: Instant, now: Instant) -> Duration {
+        let asleep = match self.stalled {
+            Some((from, to)) if time <= from && to <= now => to.saturating_duration_since(from),
+            _ => Duration::ZERO,
+        };
+        now.saturating_duration_since(time).saturating_sub(asleep)
+    }
 
     /// No shard had a turn from `from` to `to`.
     pub(crate) fn stall(&mut self, from: Instant, to: Instant) {

@@ -1,5 +1,7 @@
 //! The other side of the connections: peers that write their streams, and read what they are sent, well or badly.
 
+use std::time::Instant;
+
 use anyport::sim::SimPeer;
 
 use crate::{
@@ -26,6 +28,8 @@ pub(crate) struct Peer {
     /// The session's id, as its first message said.
     pub(crate) session: Option<u64>,
     first: Vec<u8>,
+    /// When it last wrote something.
+    pub(crate) wrote_at: Option<Instant>,
     /// Bytes read.
     pub(crate) received: u64,
     buffer: Vec<u8>,
@@ -43,6 +47,7 @@ impl Peer {
             incoming: None,
             session: None,
             first: Vec::new(),
+            wrote_at: None,
             received: 0,
             buffer: Vec::new(),
         }

@@ -171,20 +171,41 @@ impl Plan {
             planned += 1 + 2 * u64::from(event.steps);
             events.push(event);
         }
+        if chance.one_in(2) {
+            let at = chance.below(1 + events.len() as u64) as usize;
+            events.splice(at..at, nap(&mut chance));
+        }
         if chance.one_in(4) {
-            let act = if chance.one_in(3) { Act::Abort } else { Act::Drain };
             let last = 1 + events.len() as u64 / chance.pick(&[1, 8]);
             // Also before the first connection of a client stands.
             let at = if chance.one_in(4) { 0 } else { events.len() - chance.below(last) as usize };
-            events.insert(at, Event { act, steps: 1 });
-            // Some come just before.
-            for _ in 0..chance.below(4) {
-                let act = Act::Connect { peer: chance.below(PEERS) as u8, habit: habit(&mut chance) };
-                events.insert(at, Event { act, steps: chance.below(4) as u16 });
-            }
+            events.splice(at..at, stop(&mut chance));
         }
         Self { seed, config, events }
     }
+}
+
+/// Everyone writes, and then no shard has a turn for long.
+fn nap(chance: &mut Chance) -> Vec<Event> {
+    let bytes = chance.size(20, 2_000) as u32;
+    let write = |peer| Event { act: Act::Write { peer, bytes }, steps: 0 };
+    let stall = Act::Stall(Duration::from_secs(chance.size(1, 3_600)));
+    let nap = Event { act: stall, steps: chance.below(20) as u16 };
+    (0..PEERS as u8).map(write).chain([nap]).collect()
+}
+
+/// The engine is told to end, while some are about to come.
+fn stop(chance: &mut Chance) -> Vec<Event> {
+    let mut events = Vec::new();
+    for _ in 0..chance.below(6) {
+        let peer = chance.below(PEERS) as u8;
+        events.push(Event { act: Act::Close(peer), steps: 0 });
+        let act = Act::Connect { peer, habit: habit(chance) };
+        events.push(Event { act, steps: chance.below(8) as u16 });
+    }
+    let act = if chance.one_in(3) { Act::Abort } else { Act::Drain };
+    events.push(Event { act, steps: 1 });
+    events
 }
 
 impl Config {
@@ -214,7 +235,7 @@ impl Config {
 
     fn behaviour(seed: u64, chance: &mut Chance) -> Behaviour {
         let capacity = chance.pick(&[4, 100, 4 << 10, 64 << 10]);
-        let faults = if chance.one_in(8) { Faults::default() } else { Faults::drawn(seed) };
+        let faults = if chance.one_in(4) { Faults::default() } else { Faults::drawn(seed) };
         Behaviour::default()
             .with_delay_max(Duration::from_micros(chance.pick(&[1, 100, 10_000])))
             .with_socket_buffer_bytes(1.max(capacity / 4)..=capacity)
@@ -234,7 +255,7 @@ fn limits(chance: &mut Chance, body_max: usize) -> Limits {
     let millis = |chance: &mut Chance, of: &[u64]| Duration::from_millis(chance.pick(of));
     Limits {
         sessions_max: chance.pick(&[3, 8, 50, 50]).max(3),
-        idle_timeout: chance.one_in(3).then(|| millis(chance, &[1, 50, 5_000])),
+        idle_timeout: chance.one_in(3).then(|| millis(chance, &[1, 50, 5_000, 5_000])),
         drain_deadline: millis(chance, &[0, 1, 100, 10_000]),
         linger: millis(chance, &[0, 1, 1_000]),
         send,

@@ -4,12 +4,17 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyport::{
     Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
-    sim::{FaultClass, FaultCounts, FaultId, Rate, SimEngine, SimNet, SimPeerListener, Step},
+    sim::{
+        FaultClass::{
+            self, CancelLate, Clog, Drought, Late, Receive, Reset, Send, Shutdown, Silence, TinyBuffer,
+        },
+        FaultCounts, FaultId, Rate, SimEngine, SimNet, SimPeerListener, Step,
+    },
 };
 
 use crate::{
     handler::{Everything, Shared},
-    ledger::Ledger,
+    ledger::{Ledger, Record},
     panics,
     peers::Peer,
     plan::{Act, Codec, Habit, PEERS, Plan},
@@ -24,6 +29,8 @@ const REST_STEPS_MAX: u64 = 5_000_000;
 const IDLE_STEPS_MAX: u64 = 100_000;
 /// Time that the engine is given for that: it is virtual, and covers every deadline of a plan.
 const REST_TIME: Duration = Duration::from_hours(12);
+/// Time within which the first messages of a peer are heard, where nothing delays them.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
 /// Time that the end of an engine may take besides its deadlines: some delays of the network.
 const END_SLACK: Duration = Duration::from_millis(500);
 /// Connections that look whether places are free again.
@@ -218,7 +225,7 @@ impl<'a, C: Wire> World<'a, C> {
     /// The first thing that was wrong so far.
     fn failed(&mut self) -> Checked {
         let ledger = &mut *self.shared.ledger();
-        for at in std::mem::take(&mut ledger.ended_by_network) {
+        for at in std::mem::take(&mut ledger.ended_by_itself) {
             self.look_at_reason(ledger, at)?;
         }
         ledger.failure.clone().map_or(Ok(()), Err)
@@ -228,6 +235,9 @@ impl<'a, C: Wire> World<'a, C> {
     fn look_at_reason(&self, ledger: &Ledger, at: usize) -> Checked {
         let record = &ledger.records[at];
         let Some(reason) = record.closed else { return Ok(()) };
+        if reason == CloseReason::IdleTimeout {
+            return self.look_at_idle(ledger, record);
+        }
         let fault = match reason {
             CloseReason::ReceiveFailed(fault) | CloseReason::SendFailed(fault) => Some(fault.kind),
             _ => None,
@@ -250,9 +260,31 @@ impl<'a, C: Wire> World<'a, C> {
         }
     }
 
+    /// Who is closed as idle has said nothing that could have been heard: looked at where nothing delays it.
+    fn look_at_idle(&self, ledger: &Ledger, record: &Record) -> Checked {
+        let config = &self.plan.config;
+        let rarely = config.limits.idle_timeout.is_some_and(|limit| limit < Duration::from_secs(1));
+        let delays = [Clog, Silence, Late, Drought, CancelLate, TinyBuffer];
+        let delayed = delays.iter().any(|class| config.behaviour.faults.rate(*class) != Rate::NEVER);
+        if !C::FRAMED || rarely || delayed || record.held_back {
+            return Ok(());
+        }
+        let is_its = |peer: &&Peer| peer.socket.local_address() == record.address;
+        let Some(peer) = self.peers.iter().flatten().find(is_its) else { return Ok(()) };
+        let Some(wrote_at) = peer.wrote_at else { return Ok(()) };
+        let (unheard, time) =
+            (peer.whole_messages() - record.received, ledger.awake_since(wrote_at, record.closed_at));
+        if unheard == 0 || time < HEARD_WITHIN {
+            return Ok(());
+        }
+        let id = record.id;
+        Err(format!(
+            "session {id} was closed as idle, and {unheard} messages of its peer were not heard in {time:?}"
+        ))
+    }
+
     /// True if a fault fired that can end a connection.
     fn has_failed(&self, connection: u64) -> bool {
-        use FaultClass::{Receive, Reset, Send, Shutdown, Silence};
         let ends = [Receive, Reset, Send, Shutdown, Silence];
         self.net
             .faults_fired()
@@ -267,7 +299,10 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Write { peer, bytes } => {
                 if let Some(peer) = self.peer(peer) {
                     let (shared, codec) = (Arc::clone(self.shared), self.codec);
-                    self.peers[peer].as_mut().expect("it is there").write(&shared, codec, bytes as usize);
+                    let peer = self.peers[peer].as_mut().expect("it is there");
+                    if peer.write(&shared, codec, bytes as usize) > 0 {
+                        peer.wrote_at = Some(self.net.now());
+                    }
                 }
             }
             Act::Read { peer, habit } => {
