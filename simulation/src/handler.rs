@@ -160,13 +160,17 @@ impl<C: Wire> Everything<C> {
     /// Does what the seed says, in which callback that is.
     fn act(&mut self, session: &mut Session<Self>, callback: u64) {
         let shared = Arc::clone(&self.shared);
-        if shared.ledger().calm {
-            return;
-        }
         let address = session.peer_address();
+        let connection = {
+            let ledger = shared.ledger();
+            if ledger.calm {
+                return;
+            }
+            ledger.connections.get(&address).copied().unwrap_or_else(|| session.id().bits())
+        };
         let mine = session.state();
         mine.calls += 1;
-        let key = (u64::from(address.port()) << 40) ^ (mine.calls << 4) ^ callback;
+        let key = (connection << 32) ^ (mine.calls << 4) ^ callback;
         let mut chance = Chance::new(shared.seed ^ 0xac7, key);
         let calls = chance.below(u64::from(shared.mood.eagerness) + 1) / 4;
         for _ in 0..calls {

@@ -51,6 +51,8 @@ pub(crate) struct Ledger {
     /// Sessions of the server: a client's all have the same address.
     by_address: HashMap<SocketAddr, usize>,
     caused_at: HashMap<SocketAddr, Vec<CloseReason>>,
+    /// Which number the connection has whose peer has this address.
+    pub(crate) connections: HashMap<SocketAddr, u64>,
     /// The first thing that was wrong.
     pub(crate) failure: Option<String>,
     /// Sessions of each service that opened and have not closed.
@@ -81,6 +83,7 @@ impl Ledger {
             by_id: HashMap::new(),
             by_address: HashMap::new(),
             caused_at: HashMap::new(),
+            connections: HashMap::new(),
             failure: None,
             open: [0; 2],
             connect_failed: 0,

@@ -102,11 +102,14 @@ impl Shrinker {
             let mut end = self.plan.events.len();
             while end > 0 && !self.is_late() {
                 let from = end.saturating_sub(length);
-                let mut smaller = self.plan.clone();
-                smaller.events.drain(from..end);
-                let suppressed = self.suppressed.clone();
-                if self.still_fails(&smaller, &suppressed) {
-                    self.plan = smaller;
+                if !self.try_with(|plan| drop(plan.events.drain(from..end))) {
+                    // Perhaps it was only the time that it took.
+                    self.try_with(|plan| {
+                        let steps = plan.events.drain(from..end).map(|event| event.steps).sum::<u16>();
+                        if let Some(before) = from.checked_sub(1) {
+                            plan.events[before].steps = plan.events[before].steps.saturating_add(steps);
+                        }
+                    });
                 }
                 end = from;
             }
@@ -126,13 +129,16 @@ impl Shrinker {
         self.try_with(|plan| plan.config.limits.idle_timeout = None);
     }
 
-    fn try_with(&mut self, change: impl FnOnce(&mut Plan)) {
+    /// Changes the plan if it still fails then.
+    fn try_with(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
         let mut smaller = self.plan.clone();
         change(&mut smaller);
         let suppressed = self.suppressed.clone();
-        if self.still_fails(&smaller, &suppressed) {
+        let fails = self.still_fails(&smaller, &suppressed);
+        if fails {
             self.plan = smaller;
         }
+        fails
     }
 
     /// Lets as few faults fire as will do.

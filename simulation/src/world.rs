@@ -1,6 +1,6 @@
 //! One run of one plan: the engine, its handlers and its peers on one network; first in bad weather, then in good.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyport::{
     Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
@@ -125,8 +125,6 @@ struct World<'a, C: Wire> {
     accepted: Vec<Peer>,
     /// How often each peer's place was taken.
     taken: [u64; PEERS as usize],
-    /// Which number the connection has whose peer has this address.
-    connections: HashMap<SocketAddr, u64>,
     labels: u64,
     jobs_posted: u64,
     /// The last job of each shard.
@@ -183,7 +181,6 @@ impl<'a, C: Wire> World<'a, C> {
             peers,
             accepted: Vec::new(),
             taken: [0; PEERS as usize],
-            connections: HashMap::new(),
             labels: 0,
             jobs_posted: 0,
             posted: vec![0; plan.config.shards],
@@ -244,7 +241,7 @@ impl<'a, C: Wire> World<'a, C> {
         };
         let own = matches!(fault, Some(FaultKind::Cancelled | FaultKind::InvalidSocket));
         let by_peer = [CloseReason::PeerClosed, CloseReason::PeerReset];
-        let caused = match self.connections.get(&record.address) {
+        let caused = match ledger.connections.get(&record.address) {
             _ if own => false,
             Some(&connection) => {
                 self.has_failed(connection) || by_peer.iter().any(|cause| ledger.has_cause(at, *cause))
@@ -358,7 +355,7 @@ impl<'a, C: Wire> World<'a, C> {
         let Some(address) = self.engine.address(0) else { return };
         // Refused once the engine has stopped listening.
         if let Ok(connected) = self.net.connect_as(label, address) {
-            self.connections.insert(connected.local_address(), label);
+            self.shared.ledger().connections.insert(connected.local_address(), label);
             self.peers[peer] = Some(Peer::new(connected, label, habit));
         }
     }
@@ -562,7 +559,8 @@ impl<'a, C: Wire> World<'a, C> {
             };
             let record = &ledger.records[at];
             let id = record.id;
-            let failed = self.connections.get(&address).is_none_or(|&connection| self.has_failed(connection));
+            let failed =
+                ledger.connections.get(&address).is_none_or(|&connection| self.has_failed(connection));
             let ended_well = !record.cut
                 && !failed
                 && matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
