@@ -36,8 +36,6 @@ use crate::{
 const JOBS_MAX: usize = 1024;
 /// Most bytes of a backlog given to the decoder at a time.
 const BACKLOG_PIECE_BYTES: usize = 64 << 10;
-/// A timer that is so late means that the shard could have no turn: it was stopped, or its machine slept. 100 ms.
-const STALL_TICKS: u64 = (Duration::from_millis(100).as_nanos() / wheel::TICK.as_nanos()) as u64;
 /// What sessions that were due in a stall are given to be heard after it. 1 s.
 const GRACE_TICKS: u64 = (Duration::from_secs(1).as_nanos() / wheel::TICK.as_nanos()) as u64;
 /// Slot index in the token of a listener: no session has it.
@@ -70,7 +68,8 @@ pub(crate) trait ServiceOnShard<D: Driver> {
     fn complete(&mut self, io: &mut D, completion: Completion);
     /// True if more jobs are waiting than one turn takes.
     fn run_jobs(&mut self, io: &mut D) -> bool;
-    fn fire_timers(&mut self);
+    /// `stalled` tells that the shard could have no turn for a while.
+    fn fire_timers(&mut self, stalled: bool);
     fn flush(&mut self, io: &mut D);
     fn next_timer(&self) -> Option<Duration>;
     fn drain(&mut self, io: &mut D);
@@ -609,12 +608,10 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         !planted(Bug::JobsLeft)
     }
 
-    fn fire_timers(&mut self) {
+    fn fire_timers(&mut self, stalled: bool) {
         if self.local.wheel.is_empty() {
             return;
         }
-        let stalled =
-            self.local.wheel.next_tick().is_some_and(|due| self.local.tick > due.saturating_add(STALL_TICKS));
         let mut fired = std::mem::take(&mut self.fired);
         self.local.wheel.advance(self.local.tick, &mut fired);
         for event in fired.drain(..) {

@@ -14,6 +14,9 @@ use crate::{
     stop::{Phase, Stop},
 };
 
+/// A shard that has its turn so long after it was due could have none: the process was stopped, or the machine slept.
+const STALL: Duration = Duration::from_millis(100);
+
 pub(crate) struct ShardLoop<D: Driver> {
     io: D,
     services: Vec<Box<dyn ServiceOnShard<D>>>,
@@ -55,14 +58,22 @@ impl<D: Driver> ShardLoop<D> {
 
     /// One turn: wait, completions, mailbox, timers, flush. True when all is over.
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
-        self.turn_within(self.timeout())
+        let timeout = self.timeout();
+        self.turn_within(timeout, timeout)
     }
 
-    /// A turn that waits for `timeout` at most.
-    pub(crate) fn turn_within(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+    /// A turn that does not wait.
+    pub(crate) fn turn_at_once(&mut self) -> io::Result<bool> {
+        self.turn_within(Some(Duration::ZERO), self.timeout())
+    }
+
+    /// A turn that waits for `timeout` at most; it is due when `due` has passed since the last one.
+    fn turn_within(&mut self, timeout: Option<Duration>, due: Option<Duration>) -> io::Result<bool> {
+        let due = due.map(|due| self.now + due);
         let mut completions = std::mem::take(&mut self.completions);
         self.io.wait(timeout, &mut completions)?;
         self.now = self.io.now();
+        let stalled = due.is_some_and(|due| self.now.saturating_duration_since(due) > STALL);
         for service in &mut self.services {
             service.set_now(self.now);
         }
@@ -74,7 +85,7 @@ impl<D: Driver> ShardLoop<D> {
         self.more_jobs = false;
         for service in &mut self.services {
             self.more_jobs |= service.run_jobs(&mut self.io);
-            service.fire_timers();
+            service.fire_timers(stalled);
             service.flush(&mut self.io);
             service.publish();
         }

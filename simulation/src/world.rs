@@ -6,7 +6,8 @@ use anyport::{
     Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
     sim::{
         FaultClass::{
-            self, CancelLate, Clog, Drought, Late, Receive, Reset, Send, Shutdown, Silence, TinyBuffer,
+            self, CancelLate, Clog, Drought, Late, Receive, Reset, Send, Shutdown, Silence, SlowClose,
+            TinyBuffer,
         },
         FaultCounts, FaultId, Rate, SimEngine, SimNet, SimPeerListener, Step,
     },
@@ -261,7 +262,7 @@ impl<'a, C: Wire> World<'a, C> {
     fn look_at_idle(&self, ledger: &Ledger, record: &Record) -> Checked {
         let config = &self.plan.config;
         let rarely = config.limits.idle_timeout.is_some_and(|limit| limit < Duration::from_secs(1));
-        let delays = [Clog, Silence, Late, Drought, CancelLate, TinyBuffer];
+        let delays = [Clog, Silence, Late, Drought, CancelLate, TinyBuffer, SlowClose];
         let delayed = delays.iter().any(|class| config.behaviour.faults.rate(*class) != Rate::NEVER);
         if !C::FRAMED || rarely || delayed || record.held_back {
             return Ok(());
