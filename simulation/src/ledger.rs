@@ -32,7 +32,8 @@ pub(crate) struct Record {
     /// Reasons that the peer has given so far.
     pub(crate) possible: Vec<CloseReason>,
     pub(crate) closed: Option<CloseReason>,
-    pub(crate) closed_at: Instant,
+    /// When that was, as the shards have the time.
+    pub(crate) closed_at: Duration,
     pub(crate) paused: bool,
     /// It did not always take what came: something was given to it later than it arrived.
     pub(crate) held_back: bool,
@@ -64,6 +65,8 @@ pub(crate) struct Ledger {
     pub(crate) stopping: Option<CloseReason>,
     /// The last time in which no shard had a turn.
     pub(crate) stalled: Option<(Instant, Instant)>,
+    /// All such times together.
+    asleep: Duration,
     /// The last job of each shard, of those that are posted in order.
     pub(crate) job_of_shard: Vec<u64>,
     pub(crate) jobs_run: u64,
@@ -90,6 +93,7 @@ impl Ledger {
             calm: false,
             stopping: None,
             stalled: None,
+            asleep: Duration::ZERO,
             job_of_shard: vec![0; shards],
             jobs_run: 0,
             ended_by_itself: Vec::new(),
@@ -142,7 +146,7 @@ impl Ledger {
             exact: None,
             possible: Vec::new(),
             closed: None,
-            closed_at: now,
+            closed_at: Duration::ZERO,
             paused: false,
             held_back: false,
             told_high: false,
@@ -169,9 +173,10 @@ impl Ledger {
         let Some(at) = at else {
             return self.fail(|| format!("session {id} ended without having opened"));
         };
+        let awake = self.awake(now);
         let record = &mut self.records[at];
         let before = record.closed.replace(reason);
-        record.closed_at = now;
+        record.closed_at = awake;
         let (exact, idle) = (record.exact, now.saturating_duration_since(record.received_at));
         let caused = self.has_cause(at, reason);
         let half_closed = self.has_cause(at, CloseReason::PeerClosed);
@@ -247,17 +252,14 @@ impl Ledger {
 
     // ---- time ----
 
-    /// How long the shards could have had turns since `time`.
-    pub(crate) fn awake_since(&self, time: Instant, now: Instant) -> Duration {
-        let asleep = match self.stalled {
-            Some((from, to)) if time <= from && to <= now => to.saturating_duration_since(from),
-            _ => Duration::ZERO,
-        };
-        now.saturating_duration_since(time).saturating_sub(asleep)
+    /// The time as the shards have it: without what they could have no turn in.
+    pub(crate) fn awake(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start).saturating_sub(self.asleep)
     }
 
     /// No shard had a turn from `from` to `to`.
     pub(crate) fn stall(&mut self, from: Instant, to: Instant) {
+        self.asleep += to.saturating_duration_since(from);
         // Stalls that follow each other without a turn between them are one.
         let from = match self.stalled {
             Some((first, last)) if last == from => first,

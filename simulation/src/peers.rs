@@ -1,6 +1,6 @@
 //! The other side of the connections: peers that write their streams, and read what they are sent, well or badly.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use anyport::sim::SimPeer;
 
@@ -28,8 +28,8 @@ pub(crate) struct Peer {
     /// The session's id, as its first message said.
     pub(crate) session: Option<u64>,
     first: Vec<u8>,
-    /// When it last wrote something.
-    pub(crate) wrote_at: Option<Instant>,
+    /// When it last wrote something, as the shards have the time.
+    pub(crate) wrote_at: Option<Duration>,
     /// Bytes read.
     pub(crate) received: u64,
     buffer: Vec<u8>,

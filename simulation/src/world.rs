@@ -234,7 +234,7 @@ impl<'a, C: Wire> World<'a, C> {
         let record = &ledger.records[at];
         let Some(reason) = record.closed else { return Ok(()) };
         if reason == CloseReason::IdleTimeout {
-            return self.look_at_idle(ledger, record);
+            return self.look_at_idle(record);
         }
         let fault = match reason {
             CloseReason::ReceiveFailed(fault) | CloseReason::SendFailed(fault) => Some(fault.kind),
@@ -259,7 +259,7 @@ impl<'a, C: Wire> World<'a, C> {
     }
 
     /// Who is closed as idle has said nothing that could have been heard: looked at where nothing delays it.
-    fn look_at_idle(&self, ledger: &Ledger, record: &Record) -> Checked {
+    fn look_at_idle(&self, record: &Record) -> Checked {
         let config = &self.plan.config;
         let rarely = config.limits.idle_timeout.is_some_and(|limit| limit < Duration::from_secs(1));
         let delays = [Clog, Silence, Late, Drought, CancelLate, TinyBuffer, SlowClose];
@@ -270,8 +270,8 @@ impl<'a, C: Wire> World<'a, C> {
         let is_its = |peer: &&Peer| peer.socket.local_address() == record.address;
         let Some(peer) = self.peers.iter().flatten().find(is_its) else { return Ok(()) };
         let Some(wrote_at) = peer.wrote_at else { return Ok(()) };
-        let (unheard, time) =
-            (peer.whole_messages() - record.received, ledger.awake_since(wrote_at, record.closed_at));
+        let unheard = peer.whole_messages() - record.received;
+        let time = record.closed_at.saturating_sub(wrote_at);
         if unheard == 0 || time < HEARD_WITHIN {
             return Ok(());
         }
@@ -299,7 +299,7 @@ impl<'a, C: Wire> World<'a, C> {
                     let (shared, codec) = (Arc::clone(self.shared), self.codec);
                     let peer = self.peers[peer].as_mut().expect("it is there");
                     if peer.write(&shared, codec, bytes as usize) > 0 {
-                        peer.wrote_at = Some(self.net.now());
+                        peer.wrote_at = Some(self.shared.ledger().awake(self.net.now()));
                     }
                 }
             }
