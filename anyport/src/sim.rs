@@ -44,6 +44,10 @@ use crate::{
 /// Turns and moves of the clock that [`SimEngine::stop`] allows for each of its phases.
 const STOP_STEPS_MAX: u64 = 10_000_000;
 
+/// Turns in which the clock may stand still; each further one takes [`TURN_TIME`].
+const TURNS_AT_ONCE_MAX: u32 = 1_000;
+const TURN_TIME: Duration = Duration::from_micros(100);
+
 impl Engine {
     /// Brings the engine to life on a simulated network instead of the system's. Nothing runs by itself: the
     /// caller steps it. Every server is listening when this returns.
@@ -65,6 +69,7 @@ impl Engine {
             addresses: vec![None; templates.len()],
             published: self.services.into_iter().map(|service| service.published).collect(),
             stop: self.stop,
+            turns_at_once: 0,
         };
         for shard in 0..self.shards {
             let plan = ShardPlan {
@@ -108,6 +113,8 @@ pub struct SimEngine {
     addresses: Vec<Option<SocketAddr>>,
     published: Vec<Vec<Arc<Published>>>,
     stop: Stop,
+    /// Turns since the clock moved by itself.
+    turns_at_once: u32,
 }
 
 impl SimEngine {
@@ -153,6 +160,11 @@ impl SimEngine {
         let has_work =
             |shard: &ShardLoop<Sim>| shard.io().has_work() || shard.due_at().is_some_and(|due| due <= now);
         let busy = self.running().filter(|(_, shard)| has_work(shard)).count();
+        if busy > 0 && self.turns_at_once >= TURNS_AT_ONCE_MAX {
+            // Whoever always has something to do, as a timer of zero that sets itself again, sees time pass all the
+            // same, as with every real clock.
+            self.net.advance(TURN_TIME.min(most));
+        }
         if busy > 0 {
             let nth = if busy == 1 { 0 } else { self.net.draw(busy as u64 - 1) as usize };
             let (shard, _) =
@@ -165,6 +177,7 @@ impl SimEngine {
         let Some(next) = timer.into_iter().chain(self.net.next_event_in()).min() else {
             return Step::Rest;
         };
+        self.turns_at_once = 0;
         let by = next.min(most);
         self.net.advance(by);
         Step::Time(by)
@@ -175,6 +188,7 @@ impl SimEngine {
     }
 
     fn turn(&mut self, shard: usize) {
+        self.turns_at_once = self.turns_at_once.saturating_add(1);
         let running = self.shards[shard].as_mut().expect("only a running shard has a turn");
         let over = running.turn_at_once().expect("the simulator's wait does not fail");
         if over {
@@ -193,6 +207,7 @@ impl SimEngine {
     /// Steps until `condition` holds, for `within` of virtual time at most. True if it came to hold.
     pub fn run_until(&mut self, within: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
         let end = self.net.elapsed().saturating_add(within);
+        let mut last_turns = 0;
         loop {
             if condition(self) {
                 return true;
@@ -200,16 +215,10 @@ impl SimEngine {
             let left = end.saturating_sub(self.net.elapsed());
             match self.step_within(left) {
                 Step::Rest => return false,
-                Step::Time(_) if self.net.elapsed() >= end => {
-                    // What is due at the last moment still happens.
-                    while let Step::Turn(_) = self.step_within(Duration::ZERO) {
-                        if condition(self) {
-                            return true;
-                        }
-                    }
-                    return condition(self);
-                }
-                Step::Turn(_) | Step::Time(_) => {}
+                // What is due at the last moment still happens.
+                Step::Turn(_) if left.is_zero() && last_turns < TURNS_AT_ONCE_MAX => last_turns += 1,
+                Step::Turn(_) | Step::Time(_) if !left.is_zero() => {}
+                Step::Turn(_) | Step::Time(_) => return condition(self),
             }
         }
     }
@@ -298,11 +307,6 @@ impl SimEngine {
     pub fn check(&self) -> std::result::Result<(), String> {
         for (at, shard) in self.running() {
             let io = shard.io();
-            if let Some(due) = shard.due_at()
-                && due > self.net.now() + Duration::from_hours(24 * 366)
-            {
-                return Err(format!("shard {at}: its next timer is due in more than a year"));
-            }
             let mut slots = 0;
             for (number, service) in shard.services().iter().enumerate() {
                 let audit = service.audit();

@@ -167,8 +167,10 @@ impl SendBatch {
     fn push_shared(&mut self, bytes: Arc<[u8]>) {
         debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
         self.len += bytes.len();
-        let at = if planted(Bug::SharedOutOfOrder) { 0 } else { self.more.len() };
-        self.more.insert(at, Segment::Shared(bytes));
+        if planted(Bug::SharedOutOfOrder) {
+            return self.more.insert(0, Segment::Shared(bytes));
+        }
+        self.more.push(Segment::Shared(bytes));
     }
 
     fn chunk_with_room(&mut self, size: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {

@@ -42,7 +42,7 @@ struct Shrinker {
 
 /// Makes a plan that fails smaller, for `time` at most. `None` if it does not fail.
 pub fn shrink(plan: &Plan, canary: bool, time: Duration) -> Option<Shrunk> {
-    let options = Options { record: true, canary, ..Options::default() };
+    let options = Options { canary, ..Options::default() };
     let failure = run(plan, &options).failure?;
     let mut shrinker = Shrinker {
         plan: plan.clone(),
@@ -63,7 +63,7 @@ pub fn shrink(plan: &Plan, canary: bool, time: Duration) -> Option<Shrunk> {
         }
     }
     let Shrinker { plan, suppressed, runs, .. } = shrinker;
-    let outcome = run(&plan, &Options { suppressed: suppressed.clone(), record: true, tell: true, canary });
+    let outcome = run(&plan, &Options { suppressed: suppressed.clone(), tell: true, canary });
     Some(Shrunk { faults: outcome.fired.clone(), plan, suppressed, outcome, runs })
 }
 
@@ -80,10 +80,7 @@ impl Shrinker {
 
     fn outcome(&mut self, plan: &Plan, suppressed: &[FaultId]) -> Outcome {
         self.runs += 1;
-        run(
-            plan,
-            &Options { suppressed: suppressed.to_vec(), record: true, tell: false, canary: self.canary },
-        )
+        run(plan, &Options { suppressed: suppressed.to_vec(), tell: false, canary: self.canary })
     }
 
     fn still_fails(&mut self, plan: &Plan, suppressed: &[FaultId]) -> bool {

@@ -52,7 +52,7 @@ pub struct Outcome {
     pub digest: u64,
     /// Faults, by kind.
     pub faults: FaultCounts,
-    /// Those that fired, if they were recorded.
+    /// Those that fired, in order.
     pub fired: Vec<FaultId>,
     /// What happened, if it was told.
     pub story: Vec<String>,
@@ -63,8 +63,6 @@ pub struct Outcome {
 pub struct Options {
     /// Faults that do not fire.
     pub suppressed: Vec<FaultId>,
-    /// Note which faults fire.
-    pub record: bool,
     /// Tell what happens.
     pub tell: bool,
     /// Also keep a rule that is wrong: whoever looks for failures must find it broken.
@@ -106,7 +104,7 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
         elapsed: net.elapsed(),
         digest: net.digest(),
         faults: net.fault_counts(),
-        fired: if options.record { net.faults_fired() } else { Vec::new() },
+        fired: net.faults_fired(),
         story: ledger.story.take().unwrap_or_default(),
     }
 }
@@ -240,12 +238,13 @@ impl<'a, C: Wire> World<'a, C> {
             CloseReason::ReceiveFailed(fault) | CloseReason::SendFailed(fault) => Some(fault.kind),
             _ => None,
         };
+        let fired = self.net.faults_fired();
         let own = matches!(fault, Some(FaultKind::Cancelled | FaultKind::InvalidSocket));
         let by_peer = [CloseReason::PeerClosed, CloseReason::PeerReset];
         let caused = match ledger.connections.get(&record.address) {
             _ if own => false,
             Some(&connection) => {
-                self.has_failed(connection) || by_peer.iter().any(|cause| ledger.has_cause(at, *cause))
+                has_failed(&fired, connection) || by_peer.iter().any(|cause| ledger.has_cause(at, *cause))
             }
             // A client's: its connection has a number of the network's own.
             None => self.plan.config.behaviour.faults.classes().next().is_some(),
@@ -279,15 +278,6 @@ impl<'a, C: Wire> World<'a, C> {
         Err(format!(
             "session {id} was closed as idle, and {unheard} messages of its peer were not heard in {time:?}"
         ))
-    }
-
-    /// True if a fault fired that can end a connection.
-    fn has_failed(&self, connection: u64) -> bool {
-        let ends = [Receive, Reset, Send, Shutdown, Silence];
-        self.net
-            .faults_fired()
-            .iter()
-            .any(|fault| fault.label >> 1 == connection && ends.contains(&fault.class))
     }
 
     fn act(&mut self, act: Act) {
@@ -546,6 +536,7 @@ impl<'a, C: Wire> World<'a, C> {
     /// Whatever a peer wrote has been given to the handler, and the other way round.
     fn look_at_peers(&mut self) -> Checked {
         let ledger = &mut *self.shared.ledger();
+        let fired = self.net.faults_fired();
         for peer in self.peers.iter().flatten().chain(&self.accepted) {
             let (address, reset) = (peer.socket.local_address(), peer.socket.is_reset());
             let Some(at) = ledger.record_of(address, peer.session) else {
@@ -561,7 +552,7 @@ impl<'a, C: Wire> World<'a, C> {
             let record = &ledger.records[at];
             let id = record.id;
             let failed =
-                ledger.connections.get(&address).is_none_or(|&connection| self.has_failed(connection));
+                ledger.connections.get(&address).is_none_or(|&connection| has_failed(&fired, connection));
             let ended_well = !record.cut
                 && !failed
                 && matches!(record.closed, Some(CloseReason::PeerClosed | CloseReason::Drained));
@@ -727,4 +718,10 @@ impl<'a, C: Wire> World<'a, C> {
         }
         Ok(())
     }
+}
+
+/// True if a fault fired that can end a connection.
+fn has_failed(fired: &[FaultId], connection: u64) -> bool {
+    let ends = [Receive, Reset, Send, Shutdown, Silence];
+    fired.iter().any(|fault| fault.label >> 1 == connection && ends.contains(&fault.class))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyport::{
-    Limits, Spread, TimerKey,
+    Engine, Frame, Handler, Limits, Raw, Server, Session, Shard, Spread, TimerKey,
     sim::{Behaviour, Faults, SimNet, SimPeer, Step},
 };
 
@@ -201,4 +201,33 @@ fn a_seed_stands_for_a_run_and_a_busy_one_breaks_no_rule() {
         let one = busy(seed, weather(seed), Spread::Auto);
         assert_eq!(busy(seed, weather(seed), Spread::Auto), one, "seed {seed}");
     }
+}
+
+/// Its timer is due in the next turn, for ever.
+struct Restless;
+
+impl Handler for Restless {
+    type State = ();
+    type Codec = Raw;
+
+    fn on_start(&mut self, shard: &mut Shard<Self>) {
+        shard.set_timer(TimerKey(0), Duration::ZERO);
+    }
+
+    fn on_timer(&mut self, shard: &mut Shard<Self>, timer: TimerKey) {
+        shard.set_timer(timer, Duration::ZERO);
+    }
+
+    fn on_frame(&mut self, _: &mut Session<Self>, _: Frame) {}
+}
+
+#[test]
+fn time_passes_also_for_who_always_has_something_to_do() {
+    let net = SimNet::new(3);
+    let engine = Engine::new().unwrap().serve(Server::bind("10.0.0.1:7000", Raw), |_| Restless).unwrap();
+    let mut engine = engine.simulate(&net).unwrap();
+    engine.run_for(Duration::from_secs(1));
+    assert_eq!(net.elapsed(), Duration::from_secs(1));
+    assert!(engine.counters(0).turns > 1_000, "{:?}", engine.counters(0));
+    engine.stop().unwrap();
 }

@@ -180,16 +180,6 @@ impl SimNet {
         net.advance_to(end);
     }
 
-    /// Lets time pass until the next event, at most `at_most`, and lets happen what is due then.
-    pub fn advance_to_next(&self, at_most: Duration) {
-        let mut net = self.net.borrow_mut();
-        net.run_due();
-        let latest = net.later(nanos(at_most));
-        let at = net.next_event().map_or(latest, |at| at.min(latest));
-        net.advance_to(at);
-        net.run_due();
-    }
-
     /// How long from now the next event is, zero if one is due; `None` if nothing is left to happen. What has
     /// happened and no driver has looked at yet is not in it ([`Sim::has_work`]).
     pub fn next_event_in(&self) -> Option<Duration> {

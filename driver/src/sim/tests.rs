@@ -91,7 +91,7 @@ fn until(net: &SimNet, mut done: impl FnMut() -> bool) {
         if done() {
             return;
         }
-        net.advance_to_next(Duration::from_secs(1));
+        net.advance(net.next_event_in().unwrap_or_default().min(Duration::from_secs(1)));
     }
     panic!("it does not happen");
 }
