@@ -706,7 +706,7 @@ impl<H: Handler> ServiceShard<H> {
             return;
         }
         let due = idle_due(slot.received_at, self.idle_ticks);
-        if due <= self.local.tick && stalled && !planted(Bug::StallEndsAll) {
+        if due <= self.local.tick && stalled {
             self.local.wheel.set(self.local.tick + GRACE_TICKS, TimerEvent::Idle(key));
         } else if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);

@@ -131,8 +131,6 @@ bugs! {
     PlaceLost: "R43",
     /// Jobs beyond the first of a turn wait for somebody to wake the shard.
     JobsLeft: "R38",
-    /// Whoever is due after a stall is closed before it was heard.
-    StallEndsAll: "R40",
     /// A session is closed as idle although its peer has written.
     IdleWhileBusy: "R40",
     /// The idle timer is not set again after it was moved.
