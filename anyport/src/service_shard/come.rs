@@ -1,0 +1,158 @@
+//! Sessions come: accepted, handed over, connected.
+
+use std::net::SocketAddr;
+
+use anyport_core::{
+    CloseReason, Codec, Connection, Fault, Reassembly, SlabKey,
+    planted::{Bug, planted},
+};
+use anyport_driver::{Accepted, Detached, Driver, Op, SocketKey};
+
+use super::{ServiceShard, timers::idle_due, token};
+use crate::{
+    handler::{ConnectFailure, Handler},
+    remote::Job,
+    session::{Slot, TimerEvent},
+};
+
+impl<H: Handler> ServiceShard<H> {
+    pub(super) fn accepted<D: Driver>(&mut self, io: &mut D, accepted: Accepted) {
+        let Accepted { socket, peer } = accepted;
+        if !self.hand_to.is_empty() {
+            let to = self.next_hand % self.hand_to.len();
+            self.next_hand = self.next_hand.wrapping_add(1);
+            if to != self.local.shard as usize
+                && let Some(detached) = io.detach(socket)
+            {
+                self.hand_to[to].send(Job::Adopt(detached, peer));
+                return;
+            }
+        }
+        self.open(io, socket, peer);
+    }
+
+    pub(super) fn adopted<D: Driver>(&mut self, io: &mut D, detached: Detached, peer: SocketAddr) {
+        if planted(Bug::HandedOverLost) {
+            return;
+        }
+        if let Some(socket) = io.adopt(detached) {
+            self.open(io, socket, peer);
+        }
+    }
+
+    /// Gives a connected socket a session.
+    pub(super) fn open<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: SocketAddr) {
+        self.local.counters.accepted += 1;
+        if self.ending && !planted(Bug::AcceptedWhileEnding) {
+            return self.refuse(io, socket, peer, CloseReason::Stopped);
+        }
+        let more = usize::from(planted(Bug::OneSessionTooMany));
+        if self.live.admit(self.local.limits.sessions_max + more) {
+            let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
+            let slot = self.slot(connection, socket, peer);
+            if let Some(key) = self.local.sessions.insert_with(|_| slot) {
+                return self.opened(key);
+            }
+            self.live.leave();
+        }
+        if planted(Bug::RefusalTakesPlace) {
+            self.live.count();
+        }
+        self.refuse(io, socket, peer, CloseReason::AtCapacity);
+    }
+
+    pub(super) fn refuse<D: Driver>(
+        &mut self,
+        io: &mut D,
+        socket: SocketKey,
+        peer: SocketAddr,
+        reason: CloseReason,
+    ) {
+        io.submit(self.listener_token(), Op::Close { socket });
+        self.count_closed(reason);
+        self.log_limit.note(self.local.now, || format!("connection from {peer} refused: {reason}"));
+    }
+
+    pub(super) fn slot(&self, connection: Connection, socket: SocketKey, peer: SocketAddr) -> Slot<H> {
+        let (decoder, encoder) = self.local.codec.split();
+        Slot {
+            connection,
+            socket,
+            decoder: Some(decoder),
+            encoder,
+            reassembly: Reassembly::default(),
+            backlog: None,
+            received_at: self.local.tick,
+            peer,
+            dirty: false,
+            opened: false,
+            pressure_rose: false,
+            pressure_told: false,
+            state: H::State::default(),
+        }
+    }
+
+    pub(super) fn opened(&mut self, key: SlabKey) {
+        self.local.counters.sessions += 1;
+        let slot = self.local.slot(key);
+        slot.opened = true;
+        if self.idle_ticks > 0 {
+            let deadline = idle_due(self.local.tick, self.idle_ticks);
+            self.local.wheel.set(deadline, TimerEvent::Idle(key));
+        }
+        self.local.mark(key);
+        self.call(key, Handler::on_open);
+    }
+
+    pub(super) fn connect<D: Driver>(
+        &mut self,
+        io: &mut D,
+        address: SocketAddr,
+        options: anyport_driver::SocketOptions,
+    ) {
+        let socket = match io.open(address, &options) {
+            Ok(socket) => socket,
+            Err(fault) => return self.connect_failed(address, fault),
+        };
+        let connection = Connection::connecting(self.local.limits.pause_reading_under_pressure);
+        let slot = self.slot(connection, socket, address);
+        let Some(key) = self.local.sessions.insert_with(|_| slot) else {
+            return io.submit(self.listener_token(), Op::Close { socket });
+        };
+        self.live.count();
+        io.submit(token(self.local.service, key), Op::Connect { socket });
+    }
+
+    pub(super) fn connected(&mut self, key: SlabKey, result: Result<(), Fault>) {
+        let tick = self.local.tick;
+        let slot = self.local.slot(key);
+        match result {
+            Ok(()) => {
+                slot.connection.handle_connected();
+                // Closed meanwhile: it never opened for the handler.
+                let open = slot.connection.is_open() || planted(Bug::OpenedWhileClosing);
+                slot.received_at = tick;
+                self.local.counters.connected += 1;
+                if open {
+                    self.opened(key);
+                }
+            }
+            Err(fault) => {
+                slot.connection.handle_connect_failed(CloseReason::ReceiveFailed(fault));
+                let to = slot.peer;
+                if !planted(Bug::FailedConnectKept) {
+                    self.local.mark(key);
+                }
+                self.connect_failed(to, fault);
+            }
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, to: SocketAddr, fault: Fault) {
+        self.local.counters.connect_failed += 1;
+        if !self.ending {
+            let failure = ConnectFailure { to, fault };
+            self.call_shard(|handler, shard| handler.on_connect_failed(shard, &failure));
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Sessions go: reported once, counted, logged.
+
+use std::net::SocketAddr;
+
+use anyport_core::{
+    CloseReason, SlabKey,
+    planted::{Bug, planted},
+    reason::Blame,
+};
+
+use super::ServiceShard;
+use crate::handler::Handler;
+
+impl<H: Handler> ServiceShard<H> {
+    /// The end of a session: reported once, then its slot is free.
+    pub(super) fn finish(&mut self, key: SlabKey, reason: CloseReason) {
+        let slot = self.local.slot(key);
+        let (opened, peer) = (slot.opened, slot.peer);
+        // Before the handler is told: who hears of the end may take the place.
+        if !(planted(Bug::PlaceLost) && reason == CloseReason::PeerReset) {
+            self.live.leave();
+        }
+        if opened && !(planted(Bug::EndNotTold) && reason == CloseReason::PeerReset) {
+            self.count_closed(reason);
+            self.local.counters.sessions -= 1;
+            self.call(key, |handler, session| handler.on_close(session, reason));
+            if planted(Bug::EndToldTwice) {
+                self.call(key, |handler, session| handler.on_close(session, reason));
+            }
+            self.log_closed(key, peer, reason);
+        }
+        if planted(Bug::SlotNotFreed) && reason == CloseReason::Drained {
+            return;
+        }
+        if let Some(mut slot) = self.local.sessions.remove(key) {
+            slot.reassembly.release(&mut self.local.pool);
+        }
+    }
+
+    pub(super) fn log_closed(&mut self, key: SlabKey, peer: SocketAddr, reason: CloseReason) {
+        let id = self.local.id(key);
+
+        if matches!(reason.blame(), Blame::Peer | Blame::Application) {
+            log::debug!("session {id} with {peer} closed: {reason}");
+        } else {
+            self.log_limit.note(self.local.now, || format!("session {id} with {peer} closed: {reason}"));
+        }
+    }
+
+    pub(super) fn count_closed(&mut self, reason: CloseReason) {
+        self.local.counters.closed[reason.index()] += 1;
+        self.closed_changed = true;
+    }
+}

@@ -1,0 +1,71 @@
+//! What the machines ask for, carried out at the end of the turn.
+
+use std::time::Duration;
+
+use anyport_core::{
+    Action, Fault, SlabKey,
+    planted::{Bug, planted},
+};
+use anyport_driver::{Driver, Op, OpKind, SendBatch};
+
+use super::{ServiceShard, token};
+use crate::{
+    handler::{Handler, Pressure},
+    session::{Local, TimerEvent},
+};
+
+impl<H: Handler> ServiceShard<H> {
+    #[inline]
+    pub(super) fn sent(&mut self, key: SlabKey, batch: Box<SendBatch>, result: Result<(), Fault>) {
+        self.local.counters.bytes_sent += batch.sent() as u64;
+        let Local { sessions, limits, pool, .. } = &mut self.local;
+        let slot = sessions.get_mut(key).expect("a slot is not freed while a send is in flight");
+        let relieved = slot.connection.handle_sent(batch, result, &limits.send, pool);
+        if relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold) {
+            self.call(key, |handler, session| handler.on_pressure(session, Pressure::Relieved));
+        }
+        self.local.mark(key);
+    }
+
+    /// Carries out what a session's machine asks for.
+    pub(super) fn flush_session<D: Driver>(&mut self, io: &mut D, key: SlabKey) {
+        let Some(slot) = self.local.sessions.get_mut(key) else { return };
+        slot.dirty = false;
+        // What rose and fell in one turn is not told: nobody would hear of its relief.
+        if std::mem::take(&mut slot.pressure_rose)
+            && slot.connection.under_pressure()
+            && (!std::mem::replace(&mut slot.pressure_told, true) || planted(Bug::PressureToldTwice))
+        {
+            self.call(key, |handler, session| handler.on_pressure(session, Pressure::High));
+        }
+        self.deliver_backlog(key);
+        let token = token(self.local.service, key);
+        loop {
+            let Local { sessions, pool, .. } = &mut self.local;
+            let slot = sessions.get_mut(key).expect("freed only below");
+            let Some(action) = slot.connection.poll_action(pool) else { return };
+            if let Action::Finished(reason) = action {
+                return self.finish(key, reason);
+            }
+            let socket = slot.socket;
+            match action {
+                Action::Receive => io.submit(token, Op::Receive { socket }),
+                Action::CancelReceive => io.cancel(socket, OpKind::Receive),
+                Action::Send(batch) => io.submit(token, Op::Send { socket, batch }),
+                Action::Shutdown => io.submit(token, Op::Shutdown { socket }),
+                Action::Close => io.submit(token, Op::Close { socket }),
+                Action::StartDeadline => self.set_deadline(key, self.local.limits.drain_deadline),
+                Action::StartLinger => self.set_deadline(key, self.local.limits.linger),
+                Action::Finished(_) => unreachable!("returned above"),
+            }
+        }
+    }
+
+    pub(super) fn set_deadline(&mut self, key: SlabKey, after: Duration) {
+        if planted(Bug::NoDrainDeadline) {
+            return;
+        }
+        let deadline = self.local.deadline(after);
+        self.local.wheel.set(deadline, TimerEvent::DrainDeadline(key));
+    }
+}

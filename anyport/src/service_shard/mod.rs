@@ -1,0 +1,280 @@
+//! One service on one shard: completions in, handler calls, actions out.
+
+mod call;
+mod come;
+mod end;
+mod flush;
+mod jobs;
+mod receive;
+mod timers;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyport_core::{
+    ChunkPool, CloseReason, Codec, FaultKind, Limits, SessionId, Slab, SlabKey, TimerWheel,
+    connection::ReceiveEnd,
+    planted::{Bug, planted},
+    wheel,
+};
+use anyport_driver::{Completion, Driver, Op, Outcome, Received, SocketKey, Token};
+
+use crate::{
+    audit::Audit,
+    counters::{Counters, Live, Published},
+    error::{Error, Result},
+    handler::Handler,
+    log_limit::LogLimit,
+    remote::{Job, Mail},
+    service::Role,
+    session::{Local, TimerEvent},
+    stop::Stop,
+    sync::mpsc::Receiver,
+};
+
+/// Slot index in the token of a listener: no session has it.
+const LISTENER_INDEX: u32 = (1 << 24) - 1;
+
+/// Service in the top byte, then slot index and generation: enough to find the session of a completion.
+fn token(service: u8, key: SlabKey) -> Token {
+    Token(u64::from(service) << 56 | u64::from(key.index) << 32 | u64::from(key.generation))
+}
+
+/// The service that a completion is for.
+pub(crate) fn service_of(token: Token) -> usize {
+    (token.0 >> 56) as usize
+}
+
+fn slot_of(token: Token) -> SlabKey {
+    SlabKey { index: (token.0 >> 32) as u32 & LISTENER_INDEX, generation: token.0 as u32 }
+}
+
+/// A service on a shard, for the shard's loop: one virtual call per event enters here, below it everything is
+/// concrete.
+pub(crate) trait ServiceOnShard<D: Driver> {
+    fn start(&mut self, io: &mut D) -> Result<Option<SocketAddr>>;
+    fn set_now(&mut self, now: Instant);
+    fn complete(&mut self, io: &mut D, completion: Completion);
+    /// True if more jobs are waiting than one turn takes.
+    fn run_jobs(&mut self, io: &mut D) -> bool;
+    /// `stalled` tells that the shard could have no turn for a while.
+    fn fire_timers(&mut self, stalled: bool);
+    fn flush(&mut self, io: &mut D);
+    fn next_timer(&self) -> Option<Duration>;
+    fn drain(&mut self, io: &mut D);
+    fn abort(&mut self);
+    fn is_finished(&self) -> bool;
+    fn publish(&mut self);
+    fn audit(&self) -> Audit;
+}
+
+/// What a service needs to come to life on a shard.
+pub(crate) struct Birth<H: Handler> {
+    pub(crate) handler: H,
+    pub(crate) codec: H::Codec,
+    pub(crate) limits: Limits,
+    pub(crate) role: Role,
+    pub(crate) shard: u8,
+    pub(crate) service: u8,
+    pub(crate) stop: Stop,
+    pub(crate) jobs: Receiver<Job<H>>,
+    /// Shards that this one hands accepted connections to; empty if each shard accepts its own.
+    pub(crate) hand_to: Vec<Mail<H>>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) now: Instant,
+}
+
+pub(crate) struct ServiceShard<H: Handler> {
+    handler: H,
+    local: Local<H>,
+    role: Role,
+    listener: Option<SocketKey>,
+    jobs: Receiver<Job<H>>,
+    hand_to: Vec<Mail<H>>,
+    next_hand: usize,
+    /// Sessions of the service over all shards.
+    live: Arc<Live>,
+    fired: Vec<TimerEvent>,
+    frame_size_max: usize,
+    idle_ticks: u64,
+    ending: bool,
+    closed_changed: bool,
+    log_limit: LogLimit,
+    published: Arc<Published>,
+}
+
+impl<H: Handler> ServiceShard<H> {
+    pub(crate) fn new(birth: Birth<H>) -> Self {
+        let Birth { handler, codec, limits, role, shard, service, stop, jobs, hand_to, live, published, now } =
+            birth;
+        Self {
+            handler,
+            frame_size_max: codec.frame_size_max(),
+            idle_ticks: limits.idle_timeout.map_or(0, wheel::ticks_up),
+            local: Local {
+                sessions: Slab::new(SessionId::INDEX_MAX),
+                dirty: Vec::new(),
+                pool: ChunkPool::new(),
+                wheel: TimerWheel::new(),
+                limits,
+                codec,
+                counters: Counters::default(),
+                started: now,
+                now,
+                tick: 0,
+                shard,
+                service,
+                stop,
+            },
+            role,
+            listener: None,
+            jobs,
+            hand_to,
+            next_hand: 0,
+            live,
+            fired: Vec::new(),
+            ending: false,
+            closed_changed: true,
+            log_limit: LogLimit::default(),
+            published,
+        }
+    }
+
+    fn listener_token(&self) -> Token {
+        token(self.local.service, SlabKey { index: LISTENER_INDEX, generation: 0 })
+    }
+
+    pub(super) fn for_each_key(&mut self, mut each: impl FnMut(&mut Self, SlabKey)) {
+        for index in 0..self.local.sessions.index_end() {
+            if let Some((key, _)) = self.local.sessions.at_mut(index) {
+                each(self, key);
+            }
+        }
+    }
+
+    /// True if this shard is one that listens.
+    pub(super) fn accepts(&self) -> bool {
+        matches!(self.role, Role::Server { .. }) && (self.hand_to.is_empty() || self.local.shard == 0)
+    }
+}
+
+impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
+    fn start(&mut self, io: &mut D) -> Result<Option<SocketAddr>> {
+        self.call_shard(Handler::on_start);
+        match self.role {
+            Role::Server { address, listen } => {
+                if !self.accepts() {
+                    return Ok(None);
+                }
+                let fail = |source| Error::Listen { address, source };
+                let (listener, bound) = io.listen(address, &listen).map_err(fail)?;
+                self.listener = Some(listener);
+                io.submit(self.listener_token(), Op::Accept { listener });
+                Ok(Some(bound))
+            }
+            Role::Client { address, options, connections } => {
+                for _ in 0..connections {
+                    self.connect(io, address, options);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        self.local.set_now(now);
+    }
+
+    fn complete(&mut self, io: &mut D, Completion { token, outcome }: Completion) {
+        let key = slot_of(token);
+        match outcome {
+            Outcome::Received(Received::Data(lease)) => self.received(io, key, lease),
+            Outcome::Sent(batch, result) => self.sent(key, batch, result),
+            Outcome::Received(Received::EndOfStream) => self.receive_ended(key, ReceiveEnd::EndOfStream),
+            Outcome::Received(Received::Failed(fault)) => self.receive_ended(key, ReceiveEnd::Failed(fault)),
+            Outcome::Accepted(accepted) => self.accepted(io, accepted),
+            Outcome::Connected(result) => self.connected(key, result),
+            Outcome::AcceptFaulted(fault) => {
+                self.local.counters.accept_faults += 1;
+                if planted(Bug::DeafAfterEarlyReset) && fault.kind == FaultKind::PeerReset {
+                    self.listener = None;
+                }
+                let text = || format!("cannot accept for the moment: {fault}");
+                self.log_limit.note(self.local.now, text);
+            }
+            Outcome::ShutDown(Err(_)) if planted(Bug::ShutdownFaultDropped) => {}
+            Outcome::ShutDown(_) => {
+                self.local.slot(key).connection.handle_shut_down();
+                self.local.mark(key);
+            }
+            Outcome::Closed(_) if key.index == LISTENER_INDEX => {}
+            Outcome::Closed(_) => {
+                self.local.slot(key).connection.handle_closed();
+                self.local.mark(key);
+            }
+            Outcome::AcceptEnded(_) => self.listener = None,
+        }
+    }
+
+    fn run_jobs(&mut self, io: &mut D) -> bool {
+        self.take_jobs(io)
+    }
+
+    fn fire_timers(&mut self, stalled: bool) {
+        self.advance_wheel(stalled);
+    }
+
+    fn flush(&mut self, io: &mut D) {
+        // A handler's `on_close` may touch other sessions: they are flushed in the same turn.
+        while !self.local.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.local.dirty);
+            for key in dirty.drain(..) {
+                self.flush_session(io, key);
+            }
+            if self.local.dirty.is_empty() {
+                self.local.dirty = dirty;
+            }
+        }
+    }
+
+    fn next_timer(&self) -> Option<Duration> {
+        self.until_next_timer()
+    }
+
+    fn drain(&mut self, io: &mut D) {
+        self.ending = true;
+        if let Some(socket) = self.listener {
+            io.submit(self.listener_token(), Op::Close { socket });
+        }
+        self.for_each_key(|this, key| {
+            this.local.slot(key).connection.drain(CloseReason::Drained);
+            if !planted(Bug::DrainNotFlushed) {
+                this.local.mark(key);
+            }
+        });
+    }
+
+    fn abort(&mut self) {
+        self.for_each_key(|this, key| {
+            this.local.slot(key).connection.abort(CloseReason::Stopped);
+            this.local.mark(key);
+        });
+    }
+
+    fn is_finished(&self) -> bool {
+        self.ending && self.listener.is_none() && self.local.sessions.is_empty()
+    }
+
+    fn publish(&mut self) {
+        self.local.counters.turns += 1;
+        self.published.publish(&self.local.counters, std::mem::take(&mut self.closed_changed));
+    }
+
+    fn audit(&self) -> Audit {
+        Audit::of(&self.local, self.listener.is_some() || self.ending || !self.accepts())
+    }
+}

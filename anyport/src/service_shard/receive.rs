@@ -1,0 +1,113 @@
+//! Sessions live: bytes in, frames to the handler.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyport_core::{
+    CloseReason, FrameError, SlabKey,
+    connection::ReceiveEnd,
+    planted::{Bug, planted},
+};
+use anyport_driver::{Driver, Lease};
+
+use super::ServiceShard;
+use crate::{handler::Handler, session::Session};
+
+/// Most bytes of a backlog given to the decoder at a time.
+const BACKLOG_PIECE_BYTES: usize = 64 << 10;
+
+impl<H: Handler> ServiceShard<H> {
+    pub(super) fn received<D: Driver>(&mut self, io: &mut D, key: SlabKey, lease: Lease) {
+        self.local.counters.bytes_received += lease.len() as u64;
+        let tick = self.local.tick;
+        let slot = self.local.slot(key);
+        slot.received_at = tick;
+        if slot.connection.handle_received() {
+            let bytes = io.bytes(&lease);
+            let taken = if slot.connection.wants_frames() && slot.backlog.is_none() {
+                self.deliver(key, bytes)
+            } else {
+                0
+            };
+            if !planted(Bug::BacklogDropped) {
+                self.keep(key, &bytes[taken..]);
+            }
+            self.local.mark(key);
+        }
+        if !planted(Bug::BufferNotGivenBack) {
+            io.recycle(lease);
+        }
+    }
+
+    /// Gives the frames of a chunk to the handler while it takes them. Gives how far it came.
+    #[inline]
+    pub(super) fn deliver(&mut self, key: SlabKey, chunk: &[u8]) -> usize {
+        let slot = self.local.slot(key);
+        let mut decoder = slot.decoder.take().expect("the decoder is out only during this call");
+        let mut reassembly = std::mem::take(&mut slot.reassembly);
+        let Self { handler, local, frame_size_max, .. } = self;
+        let frame_size_max = *frame_size_max;
+        let mut at = 0;
+        let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), FrameError> {
+            while let Some(frame) = reassembly.next(&mut decoder, chunk, &mut at, frame_size_max)? {
+                local.counters.frames_received += 1;
+                handler.on_frame(&mut Session { key, local: &mut *local }, frame);
+                if !local.slot(key).connection.wants_frames() && !planted(Bug::FramesAfterEnd) {
+                    return Ok(());
+                }
+            }
+            reassembly.finish(chunk, at, frame_size_max, &mut local.pool)?;
+            at = chunk.len();
+            Ok(())
+        }));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let id = self.local.id(key);
+                self.log_limit.note(self.local.now, || format!("session {id}: {error}"));
+                self.local.slot(key).connection.close(CloseReason::from(error));
+            }
+            Err(_) => self.handler_panicked(key),
+        }
+        let slot = self.local.slot(key);
+        slot.decoder = Some(decoder);
+        if !planted(Bug::CutFrameForgotten) {
+            slot.reassembly = reassembly;
+        }
+        at
+    }
+
+    /// Keeps bytes that the handler does not take now.
+    #[inline]
+    pub(super) fn keep(&mut self, key: SlabKey, bytes: &[u8]) {
+        let slot = self.local.slot(key);
+        if !bytes.is_empty() && slot.connection.is_open() {
+            slot.backlog.get_or_insert_default().bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Gives what was kept to the handler, as far as it takes it now; in pieces as they come from a driver, so
+    /// that what the handler answers to one of them stays within the limits of the send queue.
+    pub(super) fn deliver_backlog(&mut self, key: SlabKey) {
+        let slot = self.local.slot(key);
+        if !slot.connection.wants_frames() {
+            return;
+        }
+        let Some(mut backlog) = slot.backlog.take() else { return };
+        while backlog.delivered < backlog.bytes.len() && self.local.slot(key).connection.wants_frames() {
+            let end = backlog.bytes.len().min(backlog.delivered + BACKLOG_PIECE_BYTES);
+            backlog.delivered += self.deliver(key, &backlog.bytes[backlog.delivered..end]);
+        }
+        let slot = self.local.slot(key);
+        if backlog.delivered < backlog.bytes.len() && slot.connection.is_open() {
+            slot.backlog = Some(backlog);
+        } else {
+            slot.connection.handle_delivered();
+        }
+    }
+
+    pub(super) fn receive_ended(&mut self, key: SlabKey, end: ReceiveEnd) {
+        let slot = self.local.slot(key);
+        slot.connection.handle_receive_ended(end, slot.backlog.is_some());
+        self.local.mark(key);
+    }
+}

@@ -1,0 +1,71 @@
+//! What the wheel says is due.
+
+use std::time::Duration;
+
+use anyport_core::{
+    CloseReason, SlabKey, State,
+    planted::{Bug, planted},
+    wheel,
+};
+
+use super::ServiceShard;
+use crate::{handler::Handler, session::TimerEvent};
+
+/// What sessions that were due in a stall are given to be heard after it. 1 s.
+const GRACE_TICKS: u64 = (Duration::from_secs(1).as_nanos() / wheel::TICK.as_nanos()) as u64;
+
+/// When a session is idle from which bytes last arrived in the tick `received_at`: at its very end, perhaps.
+pub(super) fn idle_due(received_at: u64, idle_ticks: u64) -> u64 {
+    received_at.saturating_add(idle_ticks).saturating_add(1)
+}
+
+impl<H: Handler> ServiceShard<H> {
+    pub(super) fn advance_wheel(&mut self, stalled: bool) {
+        if self.local.wheel.is_empty() {
+            return;
+        }
+        let mut fired = std::mem::take(&mut self.fired);
+        self.local.wheel.advance(self.local.tick, &mut fired);
+        for event in fired.drain(..) {
+            match event {
+                TimerEvent::Shard(timer) => self.call_shard(|handler, shard| handler.on_timer(shard, timer)),
+                TimerEvent::DrainDeadline(key) => {
+                    if let Some(slot) = self.local.sessions.get_mut(key) {
+                        slot.connection.handle_deadline();
+                        self.local.mark(key);
+                    }
+                }
+                TimerEvent::Idle(key) => self.idle(key, stalled),
+            }
+        }
+        self.fired = fired;
+    }
+
+    pub(super) fn until_next_timer(&self) -> Option<Duration> {
+        let tick = self.local.wheel.next_tick()?;
+        let due = wheel::TICK
+            .saturating_mul(u32::try_from(tick.saturating_sub(self.local.tick)).unwrap_or(u32::MAX));
+        // The tick itself has begun already: subtract what has passed of it.
+        let since_start = self.local.now.saturating_duration_since(self.local.started);
+        let into_tick = since_start.as_nanos() % wheel::TICK.as_nanos();
+        Some(due.saturating_sub(Duration::from_nanos(into_tick as u64)))
+    }
+
+    /// The idle timer of a session: due, or moved on by what has arrived since. After a stall that may lie in the
+    /// system still, because one turn takes only so much; so nobody is idle at once then (R40).
+    pub(super) fn idle(&mut self, key: SlabKey, stalled: bool) {
+        let Some(slot) = self.local.sessions.get_mut(key) else { return };
+        if slot.connection.state() != State::Open {
+            return;
+        }
+        let due = idle_due(slot.received_at, self.idle_ticks);
+        if due <= self.local.tick && stalled {
+            self.local.wheel.set(self.local.tick + GRACE_TICKS, TimerEvent::Idle(key));
+        } else if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
+            slot.connection.close(CloseReason::IdleTimeout);
+            self.local.mark(key);
+        } else if !planted(Bug::IdleLookedAtOnce) {
+            self.local.wheel.set(due, TimerEvent::Idle(key));
+        }
+    }
+}

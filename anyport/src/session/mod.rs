@@ -1,0 +1,143 @@
+//! What a handler sees: the session that an event is about, and the shard around it.
+
+mod local;
+mod shard;
+mod slot;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyport_core::{CloseReason, Encode, Frame, Refusal, Sent, SessionId, SlabKey, State};
+
+pub(crate) use local::{Local, TimerEvent};
+pub use shard::Shard;
+pub(crate) use slot::Slot;
+
+use crate::{counters::Counters, handler::Handler};
+
+/// The session that an event is about.
+pub struct Session<'a, H: Handler> {
+    pub(crate) key: SlabKey,
+    pub(crate) local: &'a mut Local<H>,
+}
+
+impl<H: Handler> Session<'_, H> {
+    /// Its id, never used again for another.
+    pub fn id(&self) -> SessionId {
+        self.local.id(self.key)
+    }
+
+    /// Your data in this session.
+    pub fn state(&mut self) -> &mut H::State {
+        &mut self.local.slot(self.key).state
+    }
+
+    /// The other end.
+    pub fn peer_address(&mut self) -> SocketAddr {
+        self.local.slot(self.key).peer
+    }
+
+    /// True until it drains or closes.
+    pub fn is_open(&mut self) -> bool {
+        self.local.slot(self.key).connection.is_open()
+    }
+
+    /// The shard around it.
+    pub fn shard(&mut self) -> Shard<'_, H> {
+        Shard { local: self.local }
+    }
+
+    /// Queues a message. It leaves at the end of the turn, together with all that was queued before.
+    #[inline]
+    pub fn send(&mut self, body: &[u8]) -> Sent {
+        self.send_frame(Frame { kind: 0, body })
+    }
+
+    /// Queues a message of a kind, for codecs that carry one.
+    #[inline]
+    pub fn send_kind(&mut self, kind: u16, body: &[u8]) -> Sent {
+        self.send_frame(Frame { kind, body })
+    }
+
+    /// Queues a frame.
+    #[inline]
+    pub fn send_frame(&mut self, frame: Frame) -> Sent {
+        let Local { sessions, pool, limits, dirty, counters, .. } = &mut *self.local;
+        let slot = sessions.get_mut(self.key).expect("a session's view does not outlive its slot");
+        let Slot { connection, encoder, .. } = slot;
+        let sent = match encoder.encoded_size(&frame) {
+            Ok(size) => connection.send(size, &limits.send, pool, |out| encoder.encode(&frame, out)),
+            Err(_) => Sent::Refused(Refusal::FrameTooLarge),
+        };
+        Self::account(self.key, slot, dirty, counters, sent)
+    }
+
+    /// Queues bytes that are encoded already and may be shared with other sessions, without a copy.
+    pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> Sent {
+        let Local { sessions, pool, limits, dirty, counters, .. } = &mut *self.local;
+        let slot = sessions.get_mut(self.key).expect("a session's view does not outlive its slot");
+        let sent = slot.connection.send_shared(bytes, &limits.send, pool);
+        Self::account(self.key, slot, dirty, counters, sent)
+    }
+
+    #[inline]
+    fn account(
+        key: SlabKey,
+        slot: &mut Slot<H>,
+        dirty: &mut Vec<SlabKey>,
+        counters: &mut Counters,
+        sent: Sent,
+    ) -> Sent {
+        match sent {
+            Sent::Queued => counters.frames_sent += 1,
+            Sent::High => {
+                counters.frames_sent += 1;
+                slot.pressure_rose = true;
+            }
+            Sent::Refused(_) => counters.frames_refused += 1,
+        }
+        if !std::mem::replace(&mut slot.dirty, true) {
+            dirty.push(key);
+        }
+        sent
+    }
+
+    /// Bytes queued that the system has not taken yet.
+    pub fn queued_bytes(&mut self) -> usize {
+        self.local.slot(self.key).connection.queued_bytes()
+    }
+
+    /// Stops reading from the peer: no frame is given to the handler until [`resume`](Self::resume).
+    pub fn pause(&mut self) {
+        self.local.slot(self.key).connection.pause(true);
+        self.local.mark(self.key);
+    }
+
+    /// Reads again after [`pause`](Self::pause).
+    pub fn resume(&mut self) {
+        self.local.slot(self.key).connection.pause(false);
+        self.local.mark(self.key);
+    }
+
+    /// Ends it gracefully: what is queued goes out, then our direction of the stream ends, then the peer's; the
+    /// drain deadline bounds both.
+    pub fn drain(&mut self) {
+        self.local.slot(self.key).connection.drain(CloseReason::Drained);
+        self.local.mark(self.key);
+    }
+
+    /// Throws the peer out at once, with a number of the application's own. What is queued is dropped.
+    pub fn kick(&mut self, number: u16) {
+        self.close(CloseReason::Kicked(number));
+    }
+
+    /// Ends it at once for `reason`, unless it is ending already: the first cause stays.
+    pub fn close(&mut self, reason: CloseReason) {
+        self.local.slot(self.key).connection.close(reason);
+        self.local.mark(self.key);
+    }
+
+    /// Where it is in its life.
+    pub fn connection_state(&mut self) -> State {
+        self.local.slot(self.key).connection.state()
+    }
+}

@@ -1,0 +1,42 @@
+//! One session in its shard's slab.
+
+use anyport_core::{Codec, Connection, Reassembly};
+use anyport_driver::SocketKey;
+use std::net::SocketAddr;
+
+use crate::handler::Handler;
+
+type DecoderOf<H> = <<H as Handler>::Codec as Codec>::Decoder;
+type EncoderOf<H> = <<H as Handler>::Codec as Codec>::Encoder;
+
+/// One session in its shard's slab.
+pub(crate) struct Slot<H: Handler> {
+    pub(crate) connection: Connection,
+    pub(crate) socket: SocketKey,
+    /// Out of the slot while a chunk is decoded: the handler may send meanwhile.
+    pub(crate) decoder: Option<DecoderOf<H>>,
+    pub(crate) encoder: EncoderOf<H>,
+    pub(crate) reassembly: Reassembly,
+    /// Bytes that arrived while the session was paused, or under pressure: they wait for the handler. Bounded
+    /// by what the driver had received before receiving was cancelled.
+    pub(crate) backlog: Option<Box<Backlog>>,
+    /// Tick at which bytes last arrived.
+    pub(crate) received_at: u64,
+    pub(crate) peer: SocketAddr,
+    pub(crate) dirty: bool,
+    /// `on_open` was called, so `on_close` is owed.
+    pub(crate) opened: bool,
+    /// Pressure rose and the handler has not been told.
+    pub(crate) pressure_rose: bool,
+    /// The handler was told that it rose, and is owed the relief.
+    pub(crate) pressure_told: bool,
+    pub(crate) state: H::State,
+}
+
+/// Bytes that wait for the handler.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    pub(crate) bytes: Vec<u8>,
+    /// How many of them the handler has had.
+    pub(crate) delivered: usize,
+}
