@@ -70,7 +70,8 @@ impl Audit {
         ensure(began >= ended + counters.sessions && began <= ended + counters.sessions + clients, || {
             format!("{began} connections began, {ended} ended, and {} are open", counters.sessions)
         })?;
-        let refused = counters.closed_for(CloseReason::AtCapacity);
+        let refusals = CloseReason::ALL.into_iter().filter(|reason| reason.is_refusal());
+        let refused: u64 = refusals.map(|reason| counters.closed_for(reason)).sum();
         ensure(refused <= counters.accepted, || format!("{refused} were refused of {}", counters.accepted))
     }
 }

@@ -56,8 +56,8 @@ mod template;
 #[doc(hidden)]
 pub use anyport_core::planted;
 pub use anyport_core::{
-    Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultKind, Frame, FrameError, Limits, Lines,
-    Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,
+    Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultClass, FaultKind, Frame, FrameError,
+    Limits, Lines, Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,
 };
 /// For tests of programs: Windows has no `kill -INT`.
 #[cfg(windows)]

@@ -32,6 +32,47 @@ pub enum FaultKind {
     Other,
 }
 
+/// What a server does about a [`Fault`]: the classes into which engines on completion ports sort their errors.
+///
+/// | class | what it calls for | of Windows, for instance |
+/// |---|---|---|
+/// | [`Timeout`](Self::Timeout) | the session ends; its peer may come again | `ERROR_SEM_TIMEOUT`, `WSAETIMEDOUT` |
+/// | [`Recoverable`](Self::Recoverable) | the same thing again, a little later | `WSAENOBUFS`, `WSAEMFILE` |
+/// | [`PeerGone`](Self::PeerGone) | the session ends, and that is ordinary | `ERROR_NETNAME_DELETED`, `ERROR_CONNECTION_REFUSED` |
+/// | [`Aborted`](Self::Aborted) | nothing: we wanted it | `ERROR_OPERATION_ABORTED` |
+/// | [`PortClosed`](Self::PortClosed) | nothing more on this socket or driver | `ERROR_ABANDONED_WAIT_0`, `WSAENOTSOCK` |
+/// | [`Unexpected`](Self::Unexpected) | somebody should read the log | any other |
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum FaultClass {
+    /// Time ran out: the peer, or the network, did not answer.
+    Timeout,
+    /// A shortage that passes: the same call may succeed in a moment.
+    Recoverable,
+    /// The other end is not there, or not any more.
+    PeerGone,
+    /// We gave the operation up ourselves.
+    Aborted,
+    /// The socket, or the driver that had it, is closed.
+    PortClosed,
+    /// None of these: set-up, permission, or a code that nobody has met.
+    Unexpected,
+}
+
+impl FaultKind {
+    /// What a server does about it.
+    pub const fn class(self) -> FaultClass {
+        match self {
+            Self::TimedOut => FaultClass::Timeout,
+            Self::NoDescriptors | Self::NoMemory | Self::AddressInUse => FaultClass::Recoverable,
+            Self::PeerReset | Self::Refused | Self::Unreachable => FaultClass::PeerGone,
+            Self::Cancelled => FaultClass::Aborted,
+            Self::InvalidSocket => FaultClass::PortClosed,
+            Self::AddressNotAvailable | Self::NotPermitted | Self::Other => FaultClass::Unexpected,
+        }
+    }
+}
+
 /// One failure as a driver reports it: the class, and the system's own code for a log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fault {
@@ -85,3 +126,26 @@ impl fmt::Debug for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_a_kind_and_a_shortage_is_recoverable() {
+        for (kind, class) in [
+            (FaultKind::TimedOut, FaultClass::Timeout),
+            (FaultKind::NoMemory, FaultClass::Recoverable),
+            (FaultKind::AddressInUse, FaultClass::Recoverable),
+            (FaultKind::PeerReset, FaultClass::PeerGone),
+            (FaultKind::Refused, FaultClass::PeerGone),
+            (FaultKind::Cancelled, FaultClass::Aborted),
+            (FaultKind::InvalidSocket, FaultClass::PortClosed),
+            (FaultKind::Other, FaultClass::Unexpected),
+        ] {
+            assert_eq!(kind.class(), class, "{kind:?}");
+        }
+        let shortage = Fault::of(FaultKind::NoDescriptors);
+        assert!(shortage.is_shortage() && shortage.kind.class() == FaultClass::Recoverable);
+    }
+}

@@ -30,7 +30,7 @@ pub mod wheel;
 
 pub use codec::{Codec, Decode, Decoded, Encode, Frame, FrameError, Lines, Raw, SizeKind};
 pub use connection::{Action, Connection, State};
-pub use fault::{Fault, FaultKind};
+pub use fault::{Fault, FaultClass, FaultKind};
 pub use id::SessionId;
 pub use limits::{Limits, SendMarks};
 pub use reason::{Blame, CloseReason};

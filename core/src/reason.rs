@@ -40,9 +40,9 @@ pub enum CloseReason {
     AtCapacity,
     /// The peer did not take the rest, or did not end its stream, within the drain deadline.
     DrainDeadline,
-    /// Receiving failed.
+    /// Receiving failed; [`FaultKind::class`] sorts the fault.
     ReceiveFailed(Fault),
-    /// Sending failed.
+    /// Sending failed; [`FaultKind::class`] sorts the fault.
     SendFailed(Fault),
     /// The application closed it; the number is its own.
     Kicked(u16),
@@ -53,11 +53,29 @@ pub enum CloseReason {
     Stopped,
     /// A handler panicked in one of this session's events.
     HandlerPanicked,
+    /// No whole frame came within `handshake_timeout` of the open.
+    HandshakeTimeout,
+    /// A frame that had begun was not whole within `frame_timeout` of its first byte.
+    FrameTimeout,
+    /// While a frame was cut, its bytes came slower than `receive_rate_min`.
+    TooSlow,
+    /// The peer sent more than `rates` allow, and they say that this closes.
+    RateExceeded,
+    /// Its address had `sessions_per_address_max` sessions already.
+    TooManyFromAddress,
+    /// Its network had `sessions_per_prefix_max` sessions already.
+    TooManyFromPrefix,
+    /// More came at a time than `accepts_per_second` and its burst allow.
+    AcceptRate,
+    /// What waits to be sent to all sessions together would have gone beyond a budget of bytes.
+    SendBudget,
+    /// The peer fell silent, and the system gave it up: by keep-alive, or after sending again and again.
+    PeerTimedOut,
 }
 
 impl CloseReason {
     /// How many different reasons there are: the size of a table of counters.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 23;
 
     /// Every reason, in the order of [`index`](Self::index), with zero for the numbers inside.
     pub const ALL: [CloseReason; Self::COUNT] = [
@@ -75,6 +93,15 @@ impl CloseReason {
         Self::Drained,
         Self::Stopped,
         Self::HandlerPanicked,
+        Self::HandshakeTimeout,
+        Self::FrameTimeout,
+        Self::TooSlow,
+        Self::RateExceeded,
+        Self::TooManyFromAddress,
+        Self::TooManyFromPrefix,
+        Self::AcceptRate,
+        Self::SendBudget,
+        Self::PeerTimedOut,
     ];
 
     /// Position in a table of counters, below [`COUNT`](Self::COUNT).
@@ -94,6 +121,15 @@ impl CloseReason {
             Self::Drained => 11,
             Self::Stopped => 12,
             Self::HandlerPanicked => 13,
+            Self::HandshakeTimeout => 14,
+            Self::FrameTimeout => 15,
+            Self::TooSlow => 16,
+            Self::RateExceeded => 17,
+            Self::TooManyFromAddress => 18,
+            Self::TooManyFromPrefix => 19,
+            Self::AcceptRate => 20,
+            Self::SendBudget => 21,
+            Self::PeerTimedOut => 22,
         }
     }
 
@@ -114,6 +150,15 @@ impl CloseReason {
             Self::Drained => "drained",
             Self::Stopped => "stopped",
             Self::HandlerPanicked => "handler_panicked",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::FrameTimeout => "frame_timeout",
+            Self::TooSlow => "too_slow",
+            Self::RateExceeded => "rate_exceeded",
+            Self::TooManyFromAddress => "too_many_from_address",
+            Self::TooManyFromPrefix => "too_many_from_prefix",
+            Self::AcceptRate => "accept_rate",
+            Self::SendBudget => "send_budget",
+            Self::PeerTimedOut => "peer_timed_out",
         }
     }
 
@@ -121,21 +166,49 @@ impl CloseReason {
     pub fn blame(self) -> Blame {
         match self {
             Self::PeerClosed | Self::PeerReset | Self::MalformedFrame | Self::FrameTooLarge => Blame::Peer,
-            Self::IdleTimeout | Self::SendQueueFull | Self::AtCapacity | Self::DrainDeadline => Blame::Limit,
-            Self::ReceiveFailed(_) | Self::SendFailed(_) => Blame::System,
+            Self::IdleTimeout
+            | Self::SendQueueFull
+            | Self::AtCapacity
+            | Self::DrainDeadline
+            | Self::HandshakeTimeout
+            | Self::FrameTimeout
+            | Self::TooSlow
+            | Self::RateExceeded
+            | Self::TooManyFromAddress
+            | Self::TooManyFromPrefix
+            | Self::AcceptRate
+            | Self::SendBudget => Blame::Limit,
+            Self::ReceiveFailed(_) | Self::SendFailed(_) | Self::PeerTimedOut => Blame::System,
             Self::Kicked(_) | Self::Drained | Self::Stopped => Blame::Application,
             Self::HandlerPanicked => Blame::Bug,
         }
     }
 
+    /// True for a connection that was turned away as it came: it never was a session, and no handler heard of it.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::AtCapacity | Self::TooManyFromAddress | Self::TooManyFromPrefix | Self::AcceptRate
+        )
+    }
+
+    /// What a fault says of the peer, if it does.
+    fn of_peer(fault: Fault) -> Option<Self> {
+        match fault.kind {
+            FaultKind::PeerReset => Some(Self::PeerReset),
+            FaultKind::TimedOut => Some(Self::PeerTimedOut),
+            _ => None,
+        }
+    }
+
     /// The reason for a receive that failed.
     pub fn from_receive(fault: Fault) -> Self {
-        if fault.kind == FaultKind::PeerReset { Self::PeerReset } else { Self::ReceiveFailed(fault) }
+        Self::of_peer(fault).unwrap_or(Self::ReceiveFailed(fault))
     }
 
     /// The reason for a send that failed.
     pub fn from_send(fault: Fault) -> Self {
-        if fault.kind == FaultKind::PeerReset { Self::PeerReset } else { Self::SendFailed(fault) }
+        Self::of_peer(fault).unwrap_or(Self::SendFailed(fault))
     }
 }
 

@@ -203,7 +203,13 @@ impl Ledger {
                 self.ended_by_itself.push(at);
             }
             // The world asks the network whether it did that.
-            (None, CloseReason::PeerReset | CloseReason::ReceiveFailed(_) | CloseReason::SendFailed(_)) => {
+            (
+                None,
+                CloseReason::PeerReset
+                | CloseReason::PeerTimedOut
+                | CloseReason::ReceiveFailed(_)
+                | CloseReason::SendFailed(_),
+            ) => {
                 self.ended_by_itself.push(at);
             }
             (None, CloseReason::DrainDeadline) if half_closed => {}
