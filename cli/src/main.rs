@@ -29,14 +29,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Bench, Command, Serve};
+use args::{Args, Command, Serve};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     logger::install(args.verbose);
     let outcome = match &args.command {
         Command::Serve { service: Serve::Echo(options) } => serve::echo(options),
-        Command::Bench { service: Bench::Echo(options) } => bench::echo(options),
+        Command::Bench { load } => bench::run(load),
         Command::Doctor { json } => doctor::run(*json),
     };
     exit::report(outcome)

@@ -27,7 +27,7 @@ const SESSIONS_MAX: u64 = 100_000;
 /// Runs an echo server until it is stopped.
 pub(crate) fn echo(options: &ServeEcho) -> Outcome {
     let frame_size_max = options.frame_size_max.unwrap_or(FRAME_SIZE_MAX) as usize;
-    match options.common.codec {
+    match options.codec {
         CodecName::Raw if options.frame_size_max.is_some() => {
             let text = "--frame-size-max means nothing to --codec raw: choose lines or size-kind";
             Err(Failure::Usage(text.to_owned()))
@@ -121,8 +121,8 @@ fn check_room(options: &ServeEcho, running: &Running) -> Outcome {
 fn greet(options: &ServeEcho, running: &Running) -> Outcome {
     let (driver, reason) = running.driver();
     let address = running.address(0).map_or_else(|| options.listen.clone(), |address| address.to_string());
-    let codec = typed(options.common.codec);
-    let load = match options.common.codec {
+    let codec = typed(options.codec);
+    let load = match options.codec {
         CodecName::Raw => String::new(),
         _ => format!(" --codec {codec}"),
     };

@@ -5,6 +5,8 @@
 //! changed shifts or breaks what follows. The period is a prime, so that no round number of bytes, like a whole
 //! buffer, can go missing unseen.
 
+use std::fmt;
+
 /// Bytes before the pattern repeats: small enough for the nearest caches, and prime.
 const PERIOD: usize = 65_521;
 
@@ -29,6 +31,13 @@ pub(crate) struct Difference {
     pub(crate) position: u64,
     pub(crate) expected: u8,
     pub(crate) seen: u8,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, expected, seen } = self;
+        write!(f, "byte {position} of its stream: expected {expected:#04x}, seen {seen:#04x}")
+    }
 }
 
 /// The table, with enough of its beginning repeated at its end that any message lies in one piece.
@@ -80,7 +89,7 @@ fn first_difference(position: u64, expected: &[u8], seen: &[u8]) -> Difference {
 }
 
 /// Spreads a number over all 64 bits (the finisher of splitmix64).
-fn scramble(number: u64) -> u64 {
+pub(crate) fn scramble(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,4 +1,4 @@
-//! The result, for a person or a program. The help of `bench echo` lists the fields.
+//! What the results of all loads have in common, for a person or a program.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -6,165 +6,167 @@
     reason = "numbers are shown to a few digits, and are not negative"
 )]
 
-use serde_json::{Value, json};
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
 
-use super::{monitor::Ended, plan::Pace};
+use super::monitor::Ended;
 use crate::{
-    args::typed,
     exit::{Failure, Outcome},
-    output::{Table, count, grouped},
+    output::{Table, count, grouped, remark, say},
 };
 
 const PERCENTILES: [(&str, &str, f64); 4] =
     [("p50", "p50", 50.0), ("p90", "p90", 90.0), ("p99", "p99", 99.0), ("p99.9", "p999", 99.9)];
 
+/// The result of one load.
+pub(crate) trait Report {
+    /// What all loads count.
+    fn ended(&self) -> &Ended;
+    /// One sentence of what was run, and the figures in rows.
+    fn table(&self) -> String;
+    /// The same as one object.
+    fn json(&self) -> Value;
+    /// Whether the run was as it should be.
+    fn verdict(&self) -> Outcome;
+    /// What else there is to know, though nothing is wrong.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Prints a result; its verdict is the run's. `None` is a run that never began.
+pub(crate) fn tell(report: Option<&impl Report>, as_json: bool) -> Outcome {
+    let Some(report) = report else {
+        remark("cut short by a signal before all connections were open: nothing was measured");
+        return Ok(());
+    };
+    say(if as_json { report.json().to_string() } else { report.table() })?;
+    if report.ended().cut_short {
+        remark("cut short by a signal: these are the results so far");
+    }
+    for text in report.remarks() {
+        remark(text);
+    }
+    report.verdict()
+}
+
+pub(crate) fn micros(nanos: u64) -> String {
+    format!("{:.1}", nanos as f64 / 1e3)
+}
+
+/// Rows for the percentiles and the maximum.
+pub(crate) fn latency_rows(table: &mut Table, what: &str, latency: &Histogram<u64>) {
+    for (name, _, percentile) in PERCENTILES {
+        table.row(format!("{what} {name}, µs"), micros(latency.value_at_percentile(percentile)));
+    }
+    table.row(format!("{what} max, µs"), micros(latency.max()));
+}
+
+/// The object of a latency, in microseconds.
+pub(crate) fn latency_json(latency: &Histogram<u64>) -> Value {
+    let micros = |nanos: f64| nanos / 1e3;
+    let mut object = json!({
+        "count": latency.len(),
+        "min": micros(latency.min() as f64),
+        "mean": micros(latency.mean()),
+        "max": micros(latency.max() as f64),
+    });
+    for (_, key, percentile) in PERCENTILES {
+        object[key] = json!(micros(latency.value_at_percentile(percentile) as f64));
+    }
+    object
+}
+
 impl Ended {
-    fn per_second(&self) -> f64 {
+    /// What was done each second while it was measured.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.rate_of(self.tally.done)
+    }
+
+    /// So many in the time that was measured, for a second.
+    pub(crate) fn rate_of(&self, count: u64) -> f64 {
         let seconds = self.measured.as_secs_f64();
-        if seconds > 0.0 { self.tally.messages as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
     }
 
-    fn megabytes_per_second(&self) -> f64 {
-        self.per_second() * self.plan.size as f64 / 1e6
-    }
-
-    /// One sentence of what was run.
-    fn headline(&self) -> String {
-        let plan = &self.plan;
-        let pace = match plan.pace {
-            Pace::Closed { depth } => format!("{depth} outstanding on each"),
-            Pace::Open { rate } => format!("{} due each second", grouped(rate)),
-        };
+    /// The end of the headline: who ran it, and for how long.
+    pub(crate) fn circumstances(&self, threads: u64) -> String {
         format!(
-            "{}, {} of {}, {pace}; codec {}, {} ({}); measured for {:.2} s{}",
-            count(plan.connections, "connection"),
-            "messages",
-            count(plan.size as u64, "byte"),
-            typed(plan.codec),
-            count(plan.threads, "thread"),
+            "{} ({}); measured for {:.2} s{}",
+            count(threads, "thread"),
             self.driver,
             self.measured.as_secs_f64(),
             if self.cut_short { ", cut short" } else { "" },
         )
     }
 
-    /// The result as a table.
-    pub(crate) fn table(&self) -> String {
-        let tally = &self.tally;
-        let mut table = Table::default();
-        table.row("messages/s", grouped(self.per_second() as u64));
-        table.row("MB/s, each way", format!("{:.2}", self.megabytes_per_second()));
-        let micros = |nanos: u64| format!("{:.1}", nanos as f64 / 1e3);
-        for (name, _, percentile) in PERCENTILES {
-            table.row(format!("latency {name}, µs"), micros(tally.latency.value_at_percentile(percentile)));
-        }
-        table.row("latency max, µs", micros(tally.latency.max()));
+    /// Rows for the connections that were opened and lost.
+    pub(crate) fn connection_rows(&self, table: &mut Table) {
         table.row("connections opened", grouped(self.opened));
-        table.row("connections lost", grouped(tally.lost_total()));
-        for (reason, lost) in tally.lost_by_reason() {
+        table.row("connections lost", grouped(self.tally.lost_total()));
+        for (reason, lost) in self.tally.lost_by_reason() {
             table.row(format!("  {reason}"), grouped(lost));
         }
-        if tally.unanswered > 0 {
-            table.row("messages unanswered", grouped(tally.unanswered));
-        }
-        if let Pace::Open { .. } = self.plan.pace {
-            table.row("messages due, not sent", grouped(tally.not_sent));
-            table.row("sent late by at most, µs", micros(tally.late_max_ns));
-        }
-        table.row("bytes checked", grouped(tally.bytes_checked));
-        format!("{}\n{table}", self.headline())
     }
 
-    /// The result as one object.
-    pub(crate) fn json(&self) -> String {
-        let (plan, tally) = (&self.plan, &self.tally);
-        let micros = |nanos: f64| nanos / 1e3;
-        let mut latency = json!({
-            "count": tally.latency.len(),
-            "min": micros(tally.latency.min() as f64),
-            "mean": micros(tally.latency.mean()),
-            "max": micros(tally.latency.max() as f64),
-        });
-        for (_, key, percentile) in PERCENTILES {
-            latency[key] = json!(micros(tally.latency.value_at_percentile(percentile) as f64));
-        }
-        let lost: serde_json::Map<String, Value> =
+    /// Rows of a load that sends at fixed times.
+    pub(crate) fn open_rows(&self, table: &mut Table, what: &str) {
+        table.row(format!("{what} due, not sent"), grouped(self.tally.not_sent));
+        table.row("sent late by at most, µs", micros(self.tally.late_max_ns));
+    }
+
+    /// The fields of every load.
+    pub(crate) fn json(&self, threads: u64) -> Value {
+        let tally = &self.tally;
+        let lost: Map<String, Value> =
             tally.lost_by_reason().map(|(reason, lost)| (reason.to_owned(), json!(lost))).collect();
-        let mut object = json!({
-            "codec": typed(plan.codec),
-            "connections": plan.connections,
-            "size": plan.size,
-            "threads": plan.threads,
+        json!({
+            "threads": threads,
             "driver": self.driver,
             "seconds": self.measured.as_secs_f64(),
             "cut_short": self.cut_short,
-            "messages": tally.messages,
-            "messages_per_second": self.per_second(),
-            "megabytes_per_second": self.megabytes_per_second(),
             "bytes_checked": tally.bytes_checked,
-            "latency_us": latency,
+            "latency_us": latency_json(&tally.latency),
             "connections_opened": self.opened,
             "connections_lost": lost,
-            "unanswered": tally.unanswered,
-        });
-        match plan.pace {
-            Pace::Closed { depth } => object["depth"] = json!(depth),
-            Pace::Open { rate } => {
-                object["rate"] = json!(rate);
-                object["not_sent"] = json!(tally.not_sent);
-                object["late_max_us"] = json!(micros(tally.late_max_ns as f64));
-            }
-        }
-        object.to_string()
+        })
     }
 
-    /// Whether the run was as it should be.
-    pub(crate) fn verdict(&self, address: &str) -> Outcome {
-        let (plan, tally) = (&self.plan, &self.tally);
-        let lost = tally.lost_total();
-        // A server of another framing, or of smaller frames, never answers anything.
-        let hint = match tally.answered {
-            0 => format!(
-                "; does it echo with --codec {}, and take frames of {} bytes?",
-                typed(plan.codec),
-                plan.frame_size()
-            ),
-            _ => String::new(),
-        };
-        if lost > 0 {
-            let reasons: Vec<_> =
-                tally.lost_by_reason().map(|(reason, lost)| format!("{reason} {lost}")).collect();
-            let which = if lost >= self.opened { "all" } else { "some" };
-            return Err(Failure::Run(format!(
-                "{which} connections to {address} were lost: {lost} of {} ({}), after {} had come back and {} had \
-                 not{hint}",
-                self.opened,
-                reasons.join(", "),
-                count(tally.answered, "message"),
-                grouped(tally.unanswered),
-            )));
-        }
-        if tally.unanswered > 0 && !self.cut_short {
-            return Err(Failure::Run(format!(
-                "{} to {address} did not come back in time{hint}",
-                count(tally.unanswered, "message")
-            )));
-        }
-        Ok(())
+    /// Adds the fields of a load that sends at fixed times.
+    pub(crate) fn add_open_json(&self, object: &mut Value) {
+        object["not_sent"] = json!(self.tally.not_sent);
+        object["late_max_us"] = json!(self.tally.late_max_ns as f64 / 1e3);
     }
 
-    /// What else there is to know, though nothing is wrong.
-    pub(crate) fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
-        if self.cut_short {
-            remarks.push("cut short by a signal: these are the results so far".to_owned());
+    /// An error if connections were lost. `so_far` says what had been done until then.
+    pub(crate) fn nothing_lost(&self, so_far: &str) -> Outcome {
+        let lost = self.tally.lost_total();
+        if lost == 0 {
+            return Ok(());
         }
-        if self.tally.not_sent > 0 {
-            remarks.push(format!(
+        let reasons: Vec<_> =
+            self.tally.lost_by_reason().map(|(reason, lost)| format!("{reason} {lost}")).collect();
+        let which = if lost >= self.opened { "all" } else { "some" };
+        Err(Failure::Run(format!(
+            "{which} connections to {} were lost: {lost} of {} ({}), {so_far}",
+            self.address,
+            self.opened,
+            reasons.join(", "),
+        )))
+    }
+
+    /// A remark if not all was sent that was due.
+    pub(crate) fn fell_behind(&self, what: &str) -> Option<String> {
+        (self.tally.not_sent > 0).then(|| {
+            format!(
                 "the server fell behind: {} that were due could not be sent, and count in no latency",
-                count(self.tally.not_sent, "message")
-            ));
-        }
-        remarks
+                count(self.tally.not_sent, what)
+            )
+        })
     }
+}
+
+/// A number of things a second, as a table shows it.
+pub(crate) fn rate(per_second: f64) -> String {
+    grouped(per_second as u64)
 }

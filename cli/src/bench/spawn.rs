@@ -8,9 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::plan::Plan;
 use crate::{
-    args::{BenchEcho, CodecName, typed},
+    args::{CodecName, Common, Loading, typed},
     exit::{Failure, Outcome},
 };
 
@@ -26,16 +25,53 @@ const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
 pub(crate) struct Spawned {
     child: Child,
     lines: Receiver<String>,
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
 }
 
+/// A server to be started: its command line but for where it listens.
+pub(crate) struct ServerCommand {
+    arguments: Vec<String>,
+    connections: u64,
+}
+
+/// Connections that one address of a server gets: the ports that Linux gives to clients are 28,232, and some of them
+/// may be in use.
+const CONNECTIONS_PER_ADDRESS: u64 = 20_000;
+
 impl Spawned {
+    /// Runs a load against a server that is started for it, or against one that is there. The load is given the
+    /// addresses and the number of the process.
+    pub(crate) fn with(
+        server: Option<ServerCommand>,
+        addresses: &[String],
+        load: impl FnOnce(&[String], Option<u32>) -> Outcome,
+    ) -> Outcome {
+        let Some(command) = server else { return load(addresses, None) };
+        let server = Self::start(&command)?;
+        let ended = load(&server.addresses(command.connections), Some(server.child.id()));
+        // What went wrong in the run matters more than what goes wrong afterwards.
+        match ended {
+            Ok(()) => server.stop(),
+            failure => failure,
+        }
+    }
+
+    /// As many addresses of the server as so many connections need.
+    fn addresses(&self, connections: u64) -> Vec<String> {
+        let port = self.address.port();
+        let addresses = connections.div_ceil(CONNECTIONS_PER_ADDRESS);
+        (1..=addresses).map(|last| format!("127.0.0.{last}:{port}")).collect()
+    }
+
     /// Starts the server and waits until it listens.
-    pub(crate) fn start(options: &BenchEcho, plan: &Plan) -> Outcome<Self> {
+    fn start(server: &ServerCommand) -> Outcome<Self> {
         let fail = |what: String| Failure::Run(format!("cannot start a server: {what}"));
         let program = std::env::current_exe().map_err(|error| fail(error.to_string()))?;
         let mut command = Command::new(program);
-        command.args(arguments(options, plan)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Only who needs more than one address listens on more than one.
+        let host = if server.connections > CONNECTIONS_PER_ADDRESS { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        command.args(&server.arguments).args(["--listen", host, "--until-input-ends"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // Ctrl-C on a terminal goes to a whole group: the server must outlive the loader's last questions.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -59,7 +95,7 @@ impl Spawned {
     }
 
     /// Drains the server and waits for its end.
-    pub(crate) fn stop(mut self) -> Outcome {
+    fn stop(mut self) -> Outcome {
         drop(self.child.stdin.take());
         // Its output ends when it does; what it says until then is its summary.
         while self.lines.recv_timeout(PATIENCE).is_ok() {}
@@ -104,20 +140,36 @@ impl WaitFor for Child {
     }
 }
 
-fn arguments(options: &BenchEcho, plan: &Plan) -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["serve", "echo", "--listen", "127.0.0.1:0", "--until-input-ends"].map(str::to_owned).to_vec();
+/// A server for loads whose messages come back.
+pub(crate) fn echo_server(
+    loading: &Loading,
+    codec: CodecName,
+    frame_size: usize,
+    connections: u64,
+) -> ServerCommand {
+    let mut arguments = vec!["serve".to_owned(), "echo".to_owned()];
     let mut set = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-    set("--codec", typed(plan.codec));
-    set("--driver", typed(options.common.driver));
-    set("--shards", server_shards(plan.threads).to_string());
-    if plan.codec != CodecName::Raw {
-        set("--frame-size-max", plan.frame_size().max(64).to_string());
+    set("--codec", typed(codec));
+    set("--shards", server_shards(loading.threads).to_string());
+    if codec != CodecName::Raw {
+        set("--frame-size-max", frame_size.max(64).to_string());
     }
-    if options.common.pin {
+    if connections > SESSIONS_UNASKED {
+        set("--sessions-max", connections.to_string());
+    }
+    set_common(&mut arguments, loading.common);
+    ServerCommand { arguments, connections }
+}
+
+/// Sessions up to which a server takes what the system allows, and is not asked for so many: it would refuse to start
+/// if the system has fewer.
+const SESSIONS_UNASKED: u64 = 1000;
+
+fn set_common(arguments: &mut Vec<String>, common: Common) {
+    arguments.extend(["--driver".to_owned(), typed(common.driver)]);
+    if common.pin {
         arguments.push("--pin".to_owned());
     }
-    arguments
 }
 
 /// Processors of this process.

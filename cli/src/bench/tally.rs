@@ -11,10 +11,12 @@ const DIGITS: u8 = 3;
 /// Counts of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
-    /// In nanoseconds, of the messages that belong to the time that was measured.
+    /// In nanoseconds, of what belongs to the time that was measured.
     pub(crate) latency: Histogram<u64>,
-    /// Messages that came back while it was measured.
-    pub(crate) messages: u64,
+    /// In nanoseconds, how long connections took to open, if the load counts that.
+    pub(crate) connecting: Histogram<u64>,
+    /// What was done while it was measured, in the unit of the load: messages, deliveries, cycles.
+    pub(crate) done: u64,
     /// Messages that came back in all.
     pub(crate) answered: u64,
     /// Payload bytes that came back and were right, in all.
@@ -33,8 +35,9 @@ impl Tally {
     pub(crate) fn new() -> Self {
         let latency = Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("the bounds are in order");
         Self {
+            connecting: latency.clone(),
             latency,
-            messages: 0,
+            done: 0,
             answered: 0,
             bytes_checked: 0,
             unanswered: 0,
@@ -44,9 +47,16 @@ impl Tally {
         }
     }
 
+    /// Counts a latency.
+    #[inline]
+    pub(crate) fn record(&mut self, nanos: u64) {
+        self.latency.saturating_record(nanos.max(1));
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency).expect("all histograms have the same bounds");
-        self.messages += other.messages;
+        self.connecting.add(&other.connecting).expect("all histograms have the same bounds");
+        self.done += other.done;
         self.answered += other.answered;
         self.bytes_checked += other.bytes_checked;
         self.unanswered += other.unanswered;

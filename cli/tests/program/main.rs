@@ -7,6 +7,7 @@
 mod bench;
 #[cfg(target_os = "linux")]
 mod fallback;
+mod loads;
 mod process;
 mod serve;
 mod usage;

@@ -245,7 +245,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(arguments: &str) -> Self {
-        Self::spawn(command(&format!("serve echo --listen 127.0.0.1:0 {arguments}")))
+        Self::start_on("127.0.0.1:0", arguments)
+    }
+
+    pub(crate) fn start_on(address: &str, arguments: &str) -> Self {
+        Self::spawn(command(&format!("serve echo --listen {address} {arguments}")))
     }
 
     pub(crate) fn spawn(command: Command) -> Self {

@@ -36,6 +36,14 @@ fn wrong_command_lines_exit_with_2() {
         "bench echo --rate 5 --depth 2",
         "bench echo --addr 127.0.0.1:1 --spawn",
         "bench echo --threads 257",
+        "bench echo --think 1",
+        "bench echo --think 2..1",
+        "bench echo --think 0.1..0.2 --rate 5",
+        "bench echo --think 0.1..0.2 --depth 5",
+        "bench echo --seed 5",
+        "bench idle --connections 100001",
+        "bench idle --depth 5",
+        "bench idle --addr 127.0.0.1:1 --spawn",
         "doctor --jason",
     ] {
         let ended = run(arguments).expect(2);
@@ -54,6 +62,9 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
         ("bench echo --addr nonsense", "`nonsense` is not an address"),
         ("bench echo --codec size-kind --size 65532", "at most 65531"),
         ("bench echo --threads 65 --connections 64", "more than --connections"),
+        ("bench echo --addr 127.0.0.1:1 --addr nonsense", "`nonsense` is not an address"),
+        ("bench idle --codec size-kind --size 65532", "at most 65531"),
+        ("bench idle --threads 65 --connections 64", "more than --connections"),
         ("bench echo --size 16777216 --depth 4096", "in flight"),
         ("bench echo --connections 100000 --size 1 --depth 4096", "in flight"),
     ] {
@@ -64,7 +75,7 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
 
 #[test]
 fn help_tells_the_exit_codes_and_version_the_version() {
-    for arguments in ["--help", "serve echo --help", "bench echo --help"] {
+    for arguments in ["--help", "serve echo --help", "bench echo --help", "bench idle --help"] {
         assert!(run(arguments).expect(0).output.contains("Exit codes:"), "{arguments}");
     }
     let version = run("--version").expect(0).output;
@@ -139,10 +150,12 @@ fn a_driver_of_another_system_is_one_line_that_says_what_to_do() {
 #[test]
 fn no_server_is_one_line_that_says_what_to_do() {
     // No port that the system gives to clients: one of 64 connections could meet itself there.
-    let ended = run("bench echo --addr 127.0.0.1:1 --duration 1");
-    let parts = ["no server answers at", "(connection refused)", "`anyport serve echo`", "--spawn"];
-    let ended = ended.expect_error(1, &parts);
-    assert_eq!((ended.errors.lines().count(), ended.output.as_str()), (1, ""));
+    for load in ["echo", "idle"] {
+        let ended = run(&format!("bench {load} --addr 127.0.0.1:1 --duration 1"));
+        let parts = ["no server answers at", "(connection refused)", "`anyport serve echo`", "--spawn"];
+        let ended = ended.expect_error(1, &parts);
+        assert_eq!((ended.errors.lines().count(), ended.output.as_str()), (1, ""));
+    }
 }
 
 /// The program with a limit on open files: Windows has none.

@@ -5,7 +5,11 @@ use std::time::Duration;
 use anyport::{Limits, SendMarks};
 
 use crate::{
-    args::{BenchEcho, CodecName},
+    args::{BenchEcho, CodecName, Think},
+    bench::{
+        crew::{Seat, nanos},
+        schedule::{Schedule, Share, Thinking, Timetable},
+    },
     exit::{Failure, Outcome},
 };
 
@@ -25,9 +29,18 @@ pub(crate) enum Pace {
     Closed { depth: u64 },
     /// At this rate over all connections.
     Open { rate: u64 },
+    /// At random times on each connection.
+    Think { think: Think, seed: u64 },
 }
 
-/// What every shard of the loader is told.
+impl Pace {
+    /// True if messages are due whether answers come or not.
+    pub(crate) fn is_open(self) -> bool {
+        !matches!(self, Self::Closed { .. })
+    }
+}
+
+/// What every loader is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) codec: CodecName,
@@ -44,24 +57,24 @@ pub(crate) struct Plan {
 impl Plan {
     /// Checks what depends on more than one option.
     pub(crate) fn new(options: &BenchEcho) -> Outcome<Self> {
-        let BenchEcho { connections, size, depth, rate, threads, warmup, duration, .. } = *options;
-        let codec = options.common.codec;
-        if codec == CodecName::SizeKind && size + FRAMING_BYTES > u64::from(u16::MAX) {
-            return usage(format!("--size {size} does not fit --codec size-kind: at most 65531"));
-        }
+        let BenchEcho { connections, size, depth, rate, think, seed, codec, warmup, duration, .. } = *options;
+        let threads = options.loading.threads;
+        codec.check_size(size)?;
         if threads > connections {
             return usage(format!("--threads {threads} is more than --connections {connections}"));
         }
         let each_message = connections * (size + FRAMING_BYTES);
-        let (pace, window) = match rate {
-            Some(rate) => {
+        let pace = match (rate, think) {
+            (Some(rate), _) => Pace::Open { rate },
+            (_, Some(think)) => Pace::Think { think, seed },
+            _ => Pace::Closed { depth },
+        };
+        let window = match pace {
+            Pace::Closed { depth } => depth,
+            Pace::Open { .. } | Pace::Think { .. } => {
                 let room = IN_FLIGHT_BYTES_MAX / each_message;
-                (
-                    Pace::Open { rate },
-                    room.min(IN_FLIGHT_MESSAGES_MAX / connections).clamp(1, OPEN_WINDOW_MAX),
-                )
+                room.min(IN_FLIGHT_MESSAGES_MAX / connections).clamp(1, OPEN_WINDOW_MAX)
             }
-            None => (Pace::Closed { depth }, depth),
         };
         if window * each_message > IN_FLIGHT_BYTES_MAX {
             return usage(format!(
@@ -94,16 +107,22 @@ impl Plan {
 
     /// Largest frame that the server must take.
     pub(crate) fn frame_size(&self) -> usize {
-        match self.codec {
-            CodecName::Raw => self.size,
-            CodecName::Lines => self.size + 1,
-            CodecName::SizeKind => self.size + 4,
-        }
+        self.codec.frame_size(self.size)
     }
 
-    /// When measuring ends, from the start of the run.
-    pub(crate) fn end(&self) -> Duration {
-        self.warmup + self.duration
+    /// When the messages of a loader are due, unless each leaves when another came back.
+    pub(crate) fn schedule(&self, seat: Seat, connections: u64) -> Option<Schedule> {
+        match self.pace {
+            Pace::Closed { .. } => None,
+            Pace::Open { rate } => {
+                let share = Share { seat, connections, connections_total: self.connections };
+                Some(Schedule::Even(Timetable::new(rate, share)))
+            }
+            Pace::Think { think, seed } => {
+                let names = (0..connections).map(|number| seat.global(number));
+                Some(Schedule::Thinking(Thinking::new(nanos(think.min), nanos(think.max), seed, names)))
+            }
+        }
     }
 }
 

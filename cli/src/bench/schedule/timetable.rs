@@ -10,8 +10,7 @@
     reason = "times and counts of a run lie far below 2^53"
 )]
 
-/// Messages that one turn makes due at most, so that answers are read in between.
-pub(crate) const DUE_PER_TURN: u64 = 16 << 10;
+use crate::bench::crew::Seat;
 
 /// When the messages of one shard are due.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +22,10 @@ pub(crate) struct Timetable {
     due: u64,
 }
 
-/// A loader's share of the whole, for the timetable of a shard.
+/// A loader's share of the whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
-    pub(crate) shard: u64,
-    pub(crate) shards: u64,
+    pub(crate) seat: Seat,
     pub(crate) connections: u64,
     pub(crate) connections_total: u64,
 }
@@ -37,7 +35,7 @@ impl Timetable {
     pub(crate) fn new(rate: u64, share: Share) -> Self {
         let connections = share.connections.max(1);
         let period_ns = 1e9 * share.connections_total as f64 / (rate as f64 * connections as f64);
-        let first_ns = period_ns * share.shard as f64 / share.shards as f64;
+        let first_ns = period_ns * share.seat.index as f64 / share.seat.count as f64;
         Self { period_ns, first_ns, connections, due: 0 }
     }
 
@@ -85,7 +83,10 @@ mod tests {
     use super::*;
 
     fn timetable(rate: u64, connections: u64) -> Timetable {
-        Timetable::new(rate, Share { shard: 0, shards: 1, connections, connections_total: connections })
+        Timetable::new(
+            rate,
+            Share { seat: Seat { index: 0, count: 1 }, connections, connections_total: connections },
+        )
     }
 
     #[test]
@@ -109,7 +110,8 @@ mod tests {
 
     #[test]
     fn shards_share_the_rate_by_their_connections() {
-        let share = |shard, connections| Share { shard, shards: 2, connections, connections_total: 3 };
+        let share =
+            |index, connections| Share { seat: Seat { index, count: 2 }, connections, connections_total: 3 };
         let second = 1_000_000_000;
         let first = Timetable::new(3000, share(0, 2)).due_by(second - 1);
         let other = Timetable::new(3000, share(1, 1)).due_by(second - 1);

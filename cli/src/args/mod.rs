@@ -1,10 +1,17 @@
 //! What can be typed. Ranges are checked here, so that everything behind this file gets numbers that make sense;
 //! what depends on two options is checked where it is used.
 
+mod bench;
+mod serve;
+
 use std::{ops::RangeInclusive, time::Duration};
 
 use anyport::{DriverChoice, Spread};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use crate::exit::{Failure, Outcome};
+pub(crate) use bench::{Bench, BenchEcho, BenchIdle, Loading, Think};
+pub(crate) use serve::{Serve, ServeEcho};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -33,7 +40,7 @@ pub(crate) enum Command {
     /// Loads a server and measures it
     Bench {
         #[command(subcommand)]
-        service: Bench,
+        load: Bench,
     },
     /// Looks at this machine: which driver would be taken, and what could be better
     #[command(after_help = "Exit code 1 if something is in the way.")]
@@ -44,116 +51,12 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Subcommand, Debug)]
-pub(crate) enum Serve {
-    /// Sends every frame back to where it came from
-    #[command(after_help = EXIT_CODES)]
-    Echo(ServeEcho),
-}
-
-#[derive(clap::Args, Debug)]
-pub(crate) struct ServeEcho {
-    /// Where to listen; port 0 lets the system choose one, and the start lines name it
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
-    pub(crate) listen: String,
-    /// Threads, each with sessions of its own [default: one for each processor]
-    #[arg(long, value_name = "N", value_parser = in_range(SHARDS))]
-    pub(crate) shards: Option<u64>,
-    #[command(flatten)]
-    pub(crate) common: Common,
-    /// Most sessions at a time; one more is closed at once [default: as many as the system allows, at most
-    /// 100000]
-    #[arg(long, value_name = "N", value_parser = in_range(SESSIONS))]
-    pub(crate) sessions_max: Option<u64>,
-    /// Closes a session from which nothing arrives for this long [default: never]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds_above_zero)]
-    pub(crate) idle_timeout: Option<Duration>,
-    /// How long sessions may take to flush when the server stops
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub(crate) drain_deadline: Duration,
-    /// How connections are spread over the shards
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = SpreadName::Auto)]
-    pub(crate) spread: SpreadName,
-    /// Largest frame that is taken, header or line end included [default: 65535]
-    #[arg(long, value_name = "BYTES", value_parser = in_range(1..=LINE_SIZE_MAX))]
-    pub(crate) frame_size_max: Option<u64>,
-    /// Drains when standard input ends, too: for a parent that wants its server to end with it
-    #[arg(long)]
-    pub(crate) until_input_ends: bool,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum Bench {
-    /// Loads an echo server and checks every byte that comes back
-    #[command(after_help = BENCH_ECHO)]
-    Echo(BenchEcho),
-}
-
-const BENCH_ECHO: &str = "\
-Closed loop (the default): each connection keeps --depth messages outstanding; the next one leaves when one
-came back. Latency counts from the turn in which the message was sent.
-
-Open loop (--rate): messages are due at fixed times, whether the server keeps up or not, and latency counts
-from the time at which a message was due. While it runs, the loader's threads poll without sleeping.
-
---spawn starts the server in a process of its own, with the same --codec, --driver and --pin, one shard for
-each processor that the loader leaves (at least one), and drains it at the end.
-
---json prints one object: codec, connections, size, depth or rate, threads, driver, seconds, cut_short,
-messages, messages_per_second, megabytes_per_second, bytes_checked, latency_us {count, min, mean, p50, p90,
-p99, p999, max}, connections_opened, connections_lost {by reason}, unanswered, and for the open loop
-not_sent and late_max_us.
-
-Exit codes:
-  0  measured (also when Ctrl-C cut it short)
-  1  no server, a wrong byte, lost connections, messages that were not answered
-  2  the command line is wrong";
-
-#[derive(clap::Args, Debug)]
-pub(crate) struct BenchEcho {
-    /// The server
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, conflicts_with = "spawn")]
-    pub(crate) addr: String,
-    /// Connections, spread over the threads
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = in_range(1..=100_000))]
-    pub(crate) connections: u64,
-    /// Bytes of a message, without header or line end
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = in_range(1..=SIZE_MAX))]
-    pub(crate) size: u64,
-    /// Messages that each connection keeps outstanding
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = in_range(1..=4096))]
-    pub(crate) depth: u64,
-    /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
-    pub(crate) duration: Duration,
-    /// How long to run before measuring
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) warmup: Duration,
-    /// Sends at this rate over all connections, whether answers come or not (open loop)
-    #[arg(long, value_name = "MSG/S", value_parser = in_range(1..=100_000_000), conflicts_with = "depth")]
-    pub(crate) rate: Option<u64>,
-    /// Threads of the loader
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = in_range(SHARDS))]
-    pub(crate) threads: u64,
-    #[command(flatten)]
-    pub(crate) common: Common,
-    /// Prints one JSON object instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Starts a server of its own and stops it at the end
-    #[arg(long)]
-    pub(crate) spawn: bool,
-}
-
-/// What a server and a loader have in common.
+/// What a server and a loader take of the machine.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Common {
     /// What to take from the operating system
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = DriverName::Auto)]
     pub(crate) driver: DriverName,
-    /// Where messages begin and end
-    #[arg(long, value_name = "WHICH", value_enum, default_value_t = CodecName::Raw)]
-    pub(crate) codec: CodecName,
     /// Binds each thread to a processor: a server from the first one up, a loader to the last ones
     #[arg(long)]
     pub(crate) pin: bool,
@@ -190,6 +93,27 @@ pub(crate) enum CodecName {
     Lines,
     /// A header of 16-bit size and kind before each message
     SizeKind,
+}
+
+impl CodecName {
+    /// Bytes on the wire of a message of this size.
+    pub(crate) fn frame_size(self, size: usize) -> usize {
+        match self {
+            Self::Raw => size,
+            Self::Lines => size + 1,
+            Self::SizeKind => size + 4,
+        }
+    }
+
+    /// A message of this size, if there can be one.
+    pub(crate) fn check_size(self, size: u64) -> Outcome<usize> {
+        let size = size as usize;
+        if self == Self::SizeKind && self.frame_size(size) > usize::from(u16::MAX) {
+            let text = format!("--size {size} does not fit --codec size-kind: at most 65531");
+            return Err(Failure::Usage(text));
+        }
+        Ok(size)
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
