@@ -7,7 +7,7 @@
 //! | [`id`] | [`SessionId`]: shard, service, index and generation in 64 bits |
 //! | [`slab`] | slots reused first-in first-out, generations, retired when a generation wraps |
 //! | [`send`] | messages gathered in pooled chunks; one [`SendBatch`] is what a driver sends |
-//! | [`codec`] | where frames begin and end: [`Raw`], [`Lines`], [`SizeKind`] |
+//! | [`codec`] | where frames begin and end: [`Raw`], [`Lines`], [`Delimiter`], [`Fixed`], [`LengthPrefix`], [`SizeKind`] |
 //! | [`reassembly`] | frames decoded in place, only a cut tail is copied |
 //! | [`connection`] | the connection machine: inputs, commands, one output function |
 //! | [`wheel`] | timers in a hierarchical wheel |
@@ -28,7 +28,10 @@ pub mod send;
 pub mod slab;
 pub mod wheel;
 
-pub use codec::{Codec, Decode, Decoded, Encode, Frame, FrameError, Lines, Raw, SizeKind};
+pub use codec::{
+    Codec, Decode, Decoded, Delimiter, Encode, Endian, Fixed, Frame, FrameError, InvalidLayout, KindWidth,
+    LengthPrefix, LengthPrefixBuilder, LengthWidth, Lines, Raw, SizeKind,
+};
 pub use connection::{Action, Connection, State};
 pub use fault::{Fault, FaultClass, FaultKind};
 pub use id::SessionId;

@@ -103,6 +103,16 @@ bugs! {
     DeclaredSizeTrusted: "R32",
     /// A size below the header's is taken for an empty frame.
     ShortSizeAccepted: "R33",
+    /// A length above the limit is believed.
+    DeclaredLengthTrusted: "R32",
+    /// A length that is less than what it counts wraps.
+    LengthWraps: "R33",
+    /// A varint with more bytes than it needs is taken.
+    OverlongVarintTaken: "R33",
+    /// A delimiter that a chunk cuts is missed.
+    CutDelimiterMissed: "R34",
+    /// A frame that comes in pieces is searched from its start with each of them.
+    DelimiterLookedForAgain: "R34",
     /// The end of a cut frame takes the beginning of the next one with it.
     TailTakesTooMuch: "R34",
     /// A frame that is cut twice loses its beginning.
@@ -165,6 +175,20 @@ bugs! {
     DeafWhenFull: "R13",
     /// Timers are told twice.
     TimerTwice: "R37",
+}
+
+impl Bug {
+    /// True if it lies in a codec that the simulated services do not speak: the corpora of the fuzzers find it.
+    pub fn is_for_fuzzers_only(self) -> bool {
+        matches!(
+            self,
+            Self::DeclaredLengthTrusted
+                | Self::LengthWraps
+                | Self::OverlongVarintTaken
+                | Self::CutDelimiterMissed
+                | Self::DelimiterLookedForAgain
+        )
+    }
 }
 
 /// True if `bug` is active on this thread.

@@ -216,7 +216,7 @@ impl From<FrameError> for CloseReason {
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::TooLarge { .. } => Self::FrameTooLarge,
-            FrameError::Malformed(_) => Self::MalformedFrame,
+            FrameError::Malformed(_) | FrameError::WrongSize { .. } => Self::MalformedFrame,
         }
     }
 }

@@ -48,6 +48,9 @@ pub enum Refusal {
     QueueFull,
     /// The codec cannot carry a frame of this size.
     FrameTooLarge,
+    /// The codec cannot carry this body, whatever its limit: [`Fixed`](crate::Fixed) has another size,
+    /// [`Delimiter`](crate::Delimiter) would find its delimiter in it. A line in the log, at debug, says what is wrong.
+    FrameMalformed,
 }
 
 enum Segment {

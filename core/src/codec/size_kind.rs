@@ -1,5 +1,4 @@
-//! Size and kind: `u16` size of the whole frame, `u16` kind, body; little endian. The header that most C++
-//! game servers use.
+//! Size and kind: `u16` size, `u16` kind, body. The header that most C++ game servers use.
 
 use crate::planted::{Bug, planted};
 
@@ -8,10 +7,13 @@ use super::{Codec, Decode, Decoded, Encode, Frame, FrameError};
 /// Bytes of the header.
 const HEADER: usize = 4;
 
-/// `{ u16 size; u16 kind; }` little endian before each body; `size` counts the header.
+/// `{ u16 size; u16 kind; }` before each body; little endian, and `size` counts the header, unless said otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct SizeKind {
     frame_size_max: u16,
+    big_endian: bool,
+    /// What the size on the wire leaves out: 0, or the header.
+    uncounted: u8,
 }
 
 impl SizeKind {
@@ -19,9 +21,24 @@ impl SizeKind {
     ///
     /// # Panics
     /// If `frame_size_max` is below 4, the size of the header.
-    pub fn new(frame_size_max: u16) -> Self {
+    pub const fn new(frame_size_max: u16) -> Self {
         assert!(frame_size_max as usize >= HEADER, "frame_size_max must be at least 4, the header");
-        Self { frame_size_max }
+        Self { frame_size_max, big_endian: false, uncounted: 0 }
+    }
+
+    /// Size and kind in network order.
+    pub const fn big_endian(self) -> Self {
+        Self { big_endian: true, ..self }
+    }
+
+    /// The size counts the body alone. `frame_size_max` stays what the whole frame may take.
+    pub const fn counts_body(self) -> Self {
+        Self { uncounted: HEADER as u8, ..self }
+    }
+
+    #[inline]
+    fn in_order(self, number: u16) -> u16 {
+        if self.big_endian { number.swap_bytes() } else { number }
     }
 }
 
@@ -51,7 +68,8 @@ impl Decode for SizeKind {
         let Some(&[size_low, size_high, kind_low, kind_high]) = bytes.first_chunk() else {
             return Ok(Decoded::NeedMore { missing: HEADER - bytes.len() });
         };
-        let size = u16::from_le_bytes([size_low, size_high]) as usize;
+        let size =
+            self.in_order(u16::from_le_bytes([size_low, size_high])) as usize + self.uncounted as usize;
         if size < HEADER && planted(Bug::ShortSizeAccepted) {
             return Ok(Decoded::Frame { kind: 0, body: HEADER..HEADER, consumed: HEADER });
         }
@@ -64,7 +82,7 @@ impl Decode for SizeKind {
         if bytes.len() < size {
             return Ok(Decoded::NeedMore { missing: size - bytes.len() });
         }
-        let kind = u16::from_le_bytes([kind_low, kind_high]);
+        let kind = self.in_order(u16::from_le_bytes([kind_low, kind_high]));
         Ok(Decoded::Frame { kind, body: HEADER..size, consumed: size })
     }
 }
@@ -81,9 +99,9 @@ impl Encode for SizeKind {
 
     #[inline]
     fn encode(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
-        let size = (frame.body.len() + HEADER) as u16;
-        let [size_low, size_high] = size.to_le_bytes();
-        let [kind_low, kind_high] = frame.kind.to_le_bytes();
+        let size = (frame.body.len() + HEADER - self.uncounted as usize) as u16;
+        let [size_low, size_high] = self.in_order(size).to_le_bytes();
+        let [kind_low, kind_high] = self.in_order(frame.kind).to_le_bytes();
         out.extend_from_slice(&[size_low, size_high, kind_low, kind_high]);
         out.extend_from_slice(frame.body);
     }
@@ -102,6 +120,30 @@ mod tests {
         encoder.encode(&frame, &mut wire);
         assert_eq!(wire, [6, 0, 1, 2, b'h', b'i']);
         assert_eq!(decoder.decode(&wire), Ok(Decoded::Frame { kind: 0x0201, body: 4..6, consumed: 6 }));
+    }
+
+    #[test]
+    fn the_other_order_and_the_other_size_are_had_for_the_asking() {
+        let frame = Frame { kind: 0x0102, body: b"hi" };
+        for (codec, header) in [
+            (SizeKind::new(6).big_endian(), [0, 6, 1, 2]),
+            (SizeKind::new(6).counts_body(), [2, 0, 2, 1]),
+            (SizeKind::new(6).big_endian().counts_body(), [0, 2, 1, 2]),
+        ] {
+            let (mut decoder, mut encoder) = codec.split();
+            assert_eq!(encoder.encoded_size(&frame), Ok(6));
+            let mut wire = Vec::new();
+            encoder.encode(&frame, &mut wire);
+            assert_eq!(wire, [&header[..], b"hi"].concat());
+            assert_eq!(decoder.decode(&wire), Ok(Decoded::Frame { kind: 0x0102, body: 4..6, consumed: 6 }));
+            wire[usize::from(header[0] == 0)] += 1;
+            assert_eq!(decoder.decode(&wire), Err(FrameError::TooLarge { size: 7, limit: 6 }));
+        }
+        // The largest size that can be written, and four bytes more than it says.
+        let mut largest = SizeKind::new(u16::MAX).counts_body();
+        let too_large = Err(FrameError::TooLarge { size: 65_539, limit: 65_535 });
+        assert_eq!(largest.decode(&[0xff, 0xff, 0, 0]), too_large);
+        assert_eq!(largest.decode(&[0, 0, 1, 0]), Ok(Decoded::Frame { kind: 1, body: 4..4, consumed: 4 }));
     }
 
     #[test]
