@@ -22,8 +22,9 @@
 //! | to | look at |
 //! |---|---|
 //! | answer events | [`Handler`], [`Session`], [`Shard`] |
-//! | frame messages | [`Raw`], [`Lines`], [`SizeKind`], or your own [`Codec`] |
+//! | frame messages | [`Raw`], [`Lines`], [`Delimiter`], [`Fixed`], [`LengthPrefix`], [`SizeKind`], or your own [`Codec`] |
 //! | allow and forbid | [`Limits`], [`SendMarks`], [`SocketOptions`] |
+//! | turn frames into typed messages | [`Message`], [`Router`] |
 //! | know why a session ended | [`CloseReason`], [`Counters`] |
 //! | reach a session from another thread | [`Remote`] |
 //! | start and stop | [`Engine`], [`Running`], [`Stop`] |
@@ -37,9 +38,11 @@ mod engine;
 mod error;
 mod handler;
 mod log_limit;
+mod message;
 #[cfg(all(loom, test))]
 mod models;
 mod remote;
+mod router;
 mod service;
 mod service_shard;
 mod session;
@@ -59,6 +62,10 @@ pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultClass, FaultKind, Frame, FrameError,
     Limits, Lines, Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,
 };
+/// Framing beyond what everybody needs.
+pub use anyport_core::{
+    Delimiter, Endian, Fixed, InvalidLayout, KindWidth, LengthPrefix, LengthPrefixBuilder, LengthWidth,
+};
 /// For tests of programs: Windows has no `kill -INT`.
 #[cfg(windows)]
 #[doc(hidden)]
@@ -69,7 +76,9 @@ pub use counters::Counters;
 pub use engine::{Engine, Running, Spread};
 pub use error::{Error, Result};
 pub use handler::{ConnectFailure, Handler, Pressure, TimerKey};
+pub use message::{Message, MessageError};
 pub use remote::Remote;
+pub use router::Router;
 pub use service::{Client, Server, ServiceKind};
 pub use session::{Session, Shard};
 #[cfg(feature = "signals")]

@@ -118,6 +118,7 @@ impl<H: Handler> ServiceShard<H> {
             local: Local {
                 sessions: Slab::new(SessionId::INDEX_MAX),
                 dirty: Vec::new(),
+                scratch: Vec::new(),
                 pool: ChunkPool::new(),
                 wheel: TimerWheel::new(),
                 limits,

@@ -25,6 +25,8 @@ pub(crate) struct Local<H: Handler> {
     /// Sessions with something to do at the end of the turn.
     pub(crate) dirty: Vec<SlabKey>,
     pub(crate) pool: ChunkPool,
+    /// Where typed messages are encoded before they are framed.
+    pub(crate) scratch: Vec<u8>,
     pub(crate) wheel: TimerWheel<TimerEvent>,
     pub(crate) limits: Limits,
     pub(crate) codec: H::Codec,

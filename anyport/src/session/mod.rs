@@ -6,13 +6,13 @@ mod slot;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyport_core::{CloseReason, Encode, Frame, Refusal, Sent, SessionId, SlabKey, State};
+use anyport_core::{CloseReason, Encode, Frame, Sent, SessionId, SlabKey, State};
 
 pub(crate) use local::{Local, TimerEvent};
 pub use shard::Shard;
 pub(crate) use slot::Slot;
 
-use crate::{counters::Counters, handler::Handler};
+use crate::{counters::Counters, handler::Handler, message::not_carried};
 
 /// The session that an event is about.
 pub struct Session<'a, H: Handler> {
@@ -66,7 +66,7 @@ impl<H: Handler> Session<'_, H> {
         let Slot { connection, encoder, .. } = slot;
         let sent = match encoder.encoded_size(&frame) {
             Ok(size) => connection.send(size, &limits.send, pool, |out| encoder.encode(&frame, out)),
-            Err(_) => Sent::Refused(Refusal::FrameTooLarge),
+            Err(error) => Sent::Refused(not_carried(error)),
         };
         Self::account(self.key, slot, dirty, counters, sent)
     }
