@@ -39,7 +39,7 @@ impl From<FrameError> for Wrong {
                 assert!(size > limit, "{size} bytes are within the limit of {limit}");
                 Self::TooLarge { limit }
             }
-            FrameError::Malformed(_) => Self::Malformed,
+            FrameError::Malformed(_) | FrameError::WrongSize { .. } => Self::Malformed,
         }
     }
 }
