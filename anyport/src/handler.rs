@@ -6,7 +6,7 @@ use anyport_core::{CloseReason, Codec, Fault, Frame};
 
 use crate::session::{Session, Shard};
 
-/// Names a timer of a shard.
+/// Names a timer of a session, or of a shard; each has keys of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TimerKey(pub u16);
 
@@ -59,6 +59,9 @@ pub trait Handler: Sized + Send + 'static {
 
     /// A timer of the shard is due ([`Shard::set_timer`]).
     fn on_timer(&mut self, _shard: &mut Shard<Self>, _timer: TimerKey) {}
+
+    /// A timer of the session is due ([`Session::set_timer`]). Not called for a session that drains or closes.
+    fn on_session_timer(&mut self, _session: &mut Session<Self>, _timer: TimerKey) {}
 
     /// A client's connection could not be opened.
     fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, _failure: &ConnectFailure) {}

@@ -40,4 +40,4 @@ pub use reason::{Blame, CloseReason};
 pub use reassembly::Reassembly;
 pub use send::{ChunkPool, Refusal, SendBatch, Sent};
 pub use slab::{Slab, SlabKey};
-pub use wheel::TimerWheel;
+pub use wheel::{TimerHandle, TimerWheel};

@@ -1,8 +1,10 @@
 //! Timers: a hierarchical wheel of six levels of 64 slots.
 //!
-//! Setting a timer and passing a tick in which nothing is due cost the same for one timer and for a million.
-//! There is no cancel: a key whose timer is no longer wanted is ignored by its owner when it fires, which is
-//! why each owner keeps one timer per purpose and moves the deadline lazily.
+//! Setting a timer, taking it back, and passing a tick in which nothing is due cost the same for one timer and for a
+//! million. A timer that is taken back is gone at once: its entry is the next one to be used (R37). So memory follows
+//! the most timers that were ever set at a time, and at steady state nothing is allocated.
+//!
+//! Entries lie in one table and are linked into lists, one for each slot of each level.
 
 use std::time::Duration;
 
@@ -28,17 +30,47 @@ pub fn ticks_down(since_start: Duration) -> u64 {
     u64::try_from(since_start.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// No entry: the end of a list.
+const NONE: u32 = u32::MAX;
+/// The place of an entry that is in no list.
+const NOWHERE: u16 = u16::MAX;
+
+/// Names one setting of one timer, until it fires or is taken back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TimerHandle {
+    index: u32,
+    /// Which use of the entry: a handle that is out of date finds nothing.
+    generation: u32,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry<K> {
     deadline: u64,
     key: K,
+    generation: u32,
+    /// In its slot's list; a free entry's `next` is the next free one.
+    next: u32,
+    previous: u32,
+    /// Level times slots, plus slot.
+    place: u16,
 }
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: List = List { first: NONE, last: NONE };
 
 /// The wheel. Time is in [`TICK`]s and comes from outside.
 #[derive(Debug)]
 pub struct TimerWheel<K> {
-    levels: [[Vec<Entry<K>>; SLOTS]; LEVELS],
+    levels: [[List; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
+    entries: Vec<Entry<K>>,
+    /// Used entries that are free now; the last one freed is used first, because the cache still has it.
+    free: u32,
     now: u64,
     len: usize,
 }
@@ -53,14 +85,16 @@ impl<K: Copy> TimerWheel<K> {
     /// An empty wheel at tick 0.
     pub fn new() -> Self {
         Self {
-            levels: std::array::from_fn(|_| std::array::from_fn(|_| Vec::new())),
+            levels: [[EMPTY; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
+            entries: Vec::new(),
+            free: NONE,
             now: 0,
             len: 0,
         }
     }
 
-    /// Timers set and not yet fired.
+    /// Timers set, and neither fired nor taken back.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -70,24 +104,99 @@ impl<K: Copy> TimerWheel<K> {
         self.len == 0
     }
 
-    /// Sets a timer. A deadline that has passed fires at the next [`advance`](Self::advance).
-    pub fn set(&mut self, deadline: u64, key: K) {
+    /// Entries that memory is held for: the most timers that were ever set at a time.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Sets a timer. A deadline that has passed fires at the next [`advance`](Self::advance). The handle is for
+    /// [`cancel`](Self::cancel); who never takes the timer back need not keep it.
+    ///
+    /// # Panics
+    /// If `u32::MAX` timers are set already.
+    pub fn set(&mut self, deadline: u64, key: K) -> TimerHandle {
         self.len += 1;
-        self.place(Entry { deadline, key });
+        let index = self.free;
+        if index == NONE {
+            let index = u32::try_from(self.entries.len()).ok().filter(|&index| index != NONE);
+            let index = index.expect("a wheel holds at most 2^32 - 1 timers");
+            let entry = Entry { deadline, key, generation: 0, next: NONE, previous: NONE, place: NOWHERE };
+            self.entries.push(entry);
+            self.place(index);
+            return TimerHandle { index, generation: 0 };
+        }
+        let entry = &mut self.entries[index as usize];
+        self.free = entry.next;
+        entry.deadline = deadline;
+        entry.key = key;
+        let generation = entry.generation;
+        self.place(index);
+        TimerHandle { index, generation }
+    }
+
+    /// Takes a timer back. False if it has fired, or was taken back before.
+    pub fn cancel(&mut self, timer: TimerHandle) -> bool {
+        let Some(entry) = self.entries.get(timer.index as usize) else { return false };
+        if entry.generation != timer.generation || entry.place == NOWHERE {
+            return false;
+        }
+        self.unlink(timer.index);
+        self.release(timer.index);
+        true
     }
 
     /// The level is chosen by the highest bit in which the deadline differs from now. The last level is a
     /// ring: it holds what lies up to 63 of its slots ahead, and what lies farther waits in its farthest slot
     /// and is placed anew when that comes round.
-    fn place(&mut self, entry: Entry<K>) {
-        let deadline = entry.deadline.max(self.now);
+    fn place(&mut self, index: u32) {
+        let deadline = self.entries[index as usize].deadline.max(self.now);
         let differing = (deadline ^ self.now) | (SLOTS as u64 - 1);
         let level = (differing.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1);
         let shift = SLOT_BITS * level;
         let farthest = (self.now >> shift).saturating_add(SLOTS as u64 - 1);
         let slot = (deadline >> shift).min(farthest) as usize % SLOTS;
-        self.levels[level as usize][slot].push(entry);
-        self.occupied[level as usize] |= 1 << slot;
+        // At the end of the list: those of one tick fire in the order in which they were set.
+        let ends = &mut self.levels[level as usize][slot];
+        let last = std::mem::replace(&mut ends.last, index);
+        let entry = &mut self.entries[index as usize];
+        entry.next = NONE;
+        entry.previous = last;
+        entry.place = (level as usize * SLOTS + slot) as u16;
+        if last == NONE {
+            ends.first = index;
+            self.occupied[level as usize] |= 1 << slot;
+        } else {
+            self.entries[last as usize].next = index;
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Entry { next, previous, place, .. } = self.entries[index as usize];
+        let (level, slot) = (place as usize / SLOTS, place as usize % SLOTS);
+        let list = &mut self.levels[level][slot];
+        if previous == NONE {
+            list.first = next;
+        } else {
+            self.entries[previous as usize].next = next;
+        }
+        if next == NONE {
+            list.last = previous;
+        } else {
+            self.entries[next as usize].previous = previous;
+        }
+        if list.first == NONE {
+            self.occupied[level] &= !(1 << slot);
+        }
+    }
+
+    /// Frees an entry that is in no list any more.
+    fn release(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.place = NOWHERE;
+        entry.next = self.free;
+        self.free = index;
+        self.len -= 1;
     }
 
     /// The tick at which the wheel wants to be advanced next: never after a deadline, possibly before one.
@@ -126,24 +235,19 @@ impl<K: Copy> TimerWheel<K> {
                     continue;
                 }
                 self.occupied[level] &= !(1 << slot);
-                let mut entries = std::mem::take(&mut self.levels[level][slot]);
-                for entry in entries.drain(..) {
-                    if entry.deadline <= tick {
-                        self.len -= 1;
-                        fired.push(entry.key);
-                        if planted(Bug::TimerTwice) {
-                            fired.push(entry.key);
-                        }
+                // The whole list is taken out first: of the last level, some may come back to the same slot.
+                let mut index = std::mem::replace(&mut self.levels[level][slot], EMPTY).first;
+                while index != NONE {
+                    let Entry { deadline, key, next, .. } = self.entries[index as usize];
+                    if deadline <= tick {
+                        self.release(index);
+                        fired.push(key);
                     } else if planted(Bug::TimerLost) && level > 1 {
-                        self.len -= 1;
+                        self.release(index);
                     } else {
-                        self.place(entry);
+                        self.place(index);
                     }
-                }
-                // Keep the buffer for the next time round, unless `place` has begun a new one.
-                let place = &mut self.levels[level][slot];
-                if place.is_empty() && entries.capacity() <= 64 {
-                    *place = entries;
+                    index = next;
                 }
             }
         }
@@ -194,5 +298,32 @@ mod tests {
         wheel.advance(1_000, &mut fired);
         assert_eq!(fired, ['x']);
         assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn a_timer_that_is_taken_back_does_not_fire_and_leaves_nothing() {
+        let (mut wheel, mut fired) = (TimerWheel::new(), Vec::new());
+        let handles = [70, 70, 70, 5_000, 1 << 40].map(|deadline| wheel.set(deadline, deadline));
+        assert!(wheel.cancel(handles[1]) && !wheel.cancel(handles[1]));
+        assert!(wheel.cancel(handles[3]) && wheel.cancel(handles[4]));
+        assert_eq!((wheel.len(), wheel.next_tick()), (2, Some(64)));
+        // The entry that was freed last is used first, and the old handle does not reach it.
+        let again = wheel.set(80, 80);
+        assert!(again != handles[4] && !wheel.cancel(handles[4]));
+        wheel.advance(75, &mut fired);
+        assert_eq!(fired, [70, 70]);
+        assert!(!wheel.cancel(handles[0]), "it has fired");
+        assert!(wheel.cancel(again));
+        assert_eq!((wheel.len(), wheel.entries(), wheel.next_tick()), (0, 5, None));
+    }
+
+    #[test]
+    fn ten_million_times_set_and_taken_back_hold_one_entry() {
+        let mut wheel = TimerWheel::new();
+        for round in 0..10_000_000_u64 {
+            let timer = wheel.set(round * 31 % 1_000_003, ());
+            assert!(wheel.cancel(timer));
+        }
+        assert_eq!((wheel.len(), wheel.entries()), (0, 1));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyport_core::TimerWheel;
+use anyport_core::{TimerHandle, TimerWheel};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,8 @@ enum Turn {
     Set(u64),
     /// A timer at this tick, passed or not.
     SetAt(u64),
+    /// Takes one back: this one of those set so far, fired or not.
+    Cancel(u8),
     Advance(u64),
     /// To a tick that has passed: a clock that seems to go back.
     Back(u64),
@@ -34,6 +36,7 @@ fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         8 => distance().prop_map(Turn::Set),
         1 => prop_oneof![Just(u64::MAX), Just(u64::MAX - 1), Just(1_u64 << 63), 0..5_000_u64].prop_map(Turn::SetAt),
+        3 => any::<u8>().prop_map(Turn::Cancel),
         5 => distance().prop_map(Turn::Advance),
         1 => distance().prop_map(Turn::Back),
         3 => any::<u8>().prop_map(Turn::Follow),
@@ -46,6 +49,7 @@ struct Pair {
     due: BTreeSet<(u64, u64)>,
     /// The tick at which each key is due.
     ticks: Vec<u64>,
+    handles: Vec<TimerHandle>,
     now: u64,
 }
 
@@ -53,15 +57,24 @@ impl Pair {
     fn at(now: u64) -> Self {
         let mut wheel = TimerWheel::new();
         wheel.advance(now, &mut Vec::new());
-        Self { wheel, due: BTreeSet::new(), ticks: Vec::new(), now }
+        Self { wheel, due: BTreeSet::new(), ticks: Vec::new(), handles: Vec::new(), now }
     }
 
     fn set(&mut self, deadline: u64) {
         let (key, tick) = (self.ticks.len() as u64, deadline.max(self.now));
-        self.wheel.set(deadline, key);
+        self.handles.push(self.wheel.set(deadline, key));
         self.due.insert((tick, key));
         self.ticks.push(tick);
         self.check();
+    }
+
+    /// Takes one back, or finds that it has gone.
+    fn cancel(&mut self, pick: u8) {
+        if let Some(key) = (pick as usize).checked_rem(self.ticks.len()) {
+            let is_set = self.due.remove(&(self.ticks[key], key as u64));
+            assert_eq!(self.wheel.cancel(self.handles[key]), is_set, "{key}");
+            self.check();
+        }
     }
 
     fn advance(&mut self, to: u64) {
@@ -83,6 +96,7 @@ impl Pair {
     }
 
     fn check(&self) {
+        assert!(self.wheel.entries() <= self.ticks.len());
         assert_eq!((self.wheel.len(), self.wheel.is_empty()), (self.due.len(), self.due.is_empty()));
         match (self.wheel.next_tick(), self.due.first()) {
             (None, None) => {}
@@ -113,6 +127,7 @@ fn run(start: u64, turns: &[Turn]) -> Pair {
         match turn {
             Turn::Set(distance) => pair.set(pair.now.saturating_add(distance)),
             Turn::SetAt(tick) => pair.set(tick),
+            Turn::Cancel(pick) => pair.cancel(pick),
             Turn::Advance(distance) => pair.advance(pair.now.saturating_add(distance)),
             Turn::Back(distance) => pair.advance(pair.now.saturating_sub(distance)),
             Turn::Follow(times) => {

@@ -82,6 +82,7 @@ impl<H: Handler> ServiceShard<H> {
             encoder,
             reassembly: Reassembly::default(),
             backlog: None,
+            timers: None,
             received_at: self.local.tick,
             peer,
             dirty: false,

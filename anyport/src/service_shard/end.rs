@@ -34,6 +34,9 @@ impl<H: Handler> ServiceShard<H> {
         }
         if let Some(mut slot) = self.local.sessions.remove(key) {
             slot.reassembly.release(&mut self.local.pool);
+            if let Some(mut timers) = slot.timers.take() {
+                timers.clear(&mut self.local.wheel);
+            }
         }
     }
 

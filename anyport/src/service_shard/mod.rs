@@ -30,7 +30,7 @@ use crate::{
     log_limit::LogLimit,
     remote::{Job, Mail},
     service::Role,
-    session::{Local, TimerEvent},
+    session::{Local, TimerEvent, TimerTable},
     stop::Stop,
     sync::mpsc::Receiver,
 };
@@ -121,6 +121,8 @@ impl<H: Handler> ServiceShard<H> {
                 scratch: Vec::new(),
                 pool: ChunkPool::new(),
                 wheel: TimerWheel::new(),
+                timers: TimerTable::default(),
+                timers_set: 0,
                 limits,
                 codec,
                 counters: Counters::default(),

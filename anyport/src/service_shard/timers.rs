@@ -9,7 +9,10 @@ use anyport_core::{
 };
 
 use super::ServiceShard;
-use crate::{handler::Handler, session::TimerEvent};
+use crate::{
+    handler::{Handler, TimerKey},
+    session::{Owner, TimerEvent},
+};
 
 /// What sessions that were due in a stall are given to be heard after it. 1 s.
 const GRACE_TICKS: u64 = (Duration::from_secs(1).as_nanos() / wheel::TICK.as_nanos()) as u64;
@@ -28,7 +31,7 @@ impl<H: Handler> ServiceShard<H> {
         self.local.wheel.advance(self.local.tick, &mut fired);
         for event in fired.drain(..) {
             match event {
-                TimerEvent::Shard(timer) => self.call_shard(|handler, shard| handler.on_timer(shard, timer)),
+                TimerEvent::User { owner, key, nth } => self.user_timer(owner, key, nth),
                 TimerEvent::DrainDeadline(key) => {
                     if let Some(slot) = self.local.sessions.get_mut(key) {
                         slot.connection.handle_deadline();
@@ -39,6 +42,22 @@ impl<H: Handler> ServiceShard<H> {
             }
         }
         self.fired = fired;
+    }
+
+    /// A timer of the handler's own came out of the wheel.
+    fn user_timer(&mut self, owner: Owner, timer: TimerKey, nth: u32) {
+        if !self.local.timer_falls_due(owner, timer, nth) {
+            return;
+        }
+        for _ in 0..=usize::from(planted(Bug::TimerTwice)) {
+            match owner {
+                Owner::Shard => self.call_shard(|handler, shard| handler.on_timer(shard, timer)),
+                Owner::Session(key) => {
+                    self.call(key, |handler, session| handler.on_session_timer(session, timer));
+                    self.local.mark(key);
+                }
+            }
+        }
     }
 
     pub(super) fn until_next_timer(&self) -> Option<Duration> {

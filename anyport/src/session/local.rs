@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyport_core::{ChunkPool, Limits, SessionId, Slab, SlabKey, TimerWheel, wheel};
 
-use super::slot::Slot;
+use super::{
+    slot::Slot,
+    timers::{Owner, TimerTable},
+};
 use crate::{
     counters::Counters,
     handler::{Handler, TimerKey},
@@ -16,7 +19,12 @@ use crate::{
 pub(crate) enum TimerEvent {
     Idle(SlabKey),
     DrainDeadline(SlabKey),
-    Shard(TimerKey),
+    /// One that the handler set, and which setting it was.
+    User {
+        owner: Owner,
+        key: TimerKey,
+        nth: u32,
+    },
 }
 
 /// Everything of one service on one shard that a callback may touch. Holds no driver.
@@ -28,6 +36,10 @@ pub(crate) struct Local<H: Handler> {
     /// Where typed messages are encoded before they are framed.
     pub(crate) scratch: Vec<u8>,
     pub(crate) wheel: TimerWheel<TimerEvent>,
+    /// Those of the shard.
+    pub(crate) timers: TimerTable,
+    /// Timers that were ever set: a number for each.
+    pub(crate) timers_set: u32,
     pub(crate) limits: Limits,
     pub(crate) codec: H::Codec,
     pub(crate) counters: Counters,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyport_core::SessionId;
 
-use super::{Local, Session, TimerEvent};
+use super::{Local, Owner, Session};
 use crate::handler::{Handler, TimerKey};
 
 /// The shard that an event happens on: the sessions of your service that live on it.
@@ -50,10 +50,24 @@ impl<H: Handler> Shard<'_, H> {
     }
 
     /// Calls [`on_timer`](Handler::on_timer) once, not before `after` has passed and about 65 µs at most after
-    /// the shard is free. Zero is the next turn.
+    /// the shard is free. Zero is the next turn. Setting the same key again moves the timer.
     pub fn set_timer(&mut self, timer: TimerKey, after: Duration) {
-        let deadline = self.local.deadline(after);
-        self.local.wheel.set(deadline, TimerEvent::Shard(timer));
+        self.local.set_timer(Owner::Shard, timer, after, Duration::ZERO);
+    }
+
+    /// Calls [`on_timer`](Handler::on_timer) every `every` from now on, as
+    /// [`Session::set_repeating_timer`] does for a session.
+    ///
+    /// # Panics
+    /// If `every` is zero: that would keep the processor busy for ever.
+    pub fn set_repeating_timer(&mut self, timer: TimerKey, every: Duration) {
+        assert!(!every.is_zero(), "a repeating timer needs an interval above zero");
+        self.local.set_timer(Owner::Shard, timer, every, every);
+    }
+
+    /// Takes a timer back: it is not told any more, though it were due in this turn. False if it was not set.
+    pub fn cancel_timer(&mut self, timer: TimerKey) -> bool {
+        self.local.cancel_timer(Owner::Shard, timer)
     }
 
     /// Drains and stops the whole engine, as a termination signal does.

@@ -4,6 +4,7 @@ use anyport_core::{Codec, Connection, Reassembly};
 use anyport_driver::SocketKey;
 use std::net::SocketAddr;
 
+use super::timers::TimerTable;
 use crate::handler::Handler;
 
 type DecoderOf<H> = <<H as Handler>::Codec as Codec>::Decoder;
@@ -20,6 +21,8 @@ pub(crate) struct Slot<H: Handler> {
     /// Bytes that arrived while the session was paused, or under pressure: they wait for the handler. Bounded
     /// by what the driver had received before receiving was cancelled.
     pub(crate) backlog: Option<Box<Backlog>>,
+    /// Those that the handler has set; nothing for a session that never had one.
+    pub(crate) timers: Option<Box<TimerTable>>,
     /// Tick at which bytes last arrived.
     pub(crate) received_at: u64,
     pub(crate) peer: SocketAddr,

@@ -11,3 +11,4 @@ mod end;
 mod frames;
 mod limits;
 mod outside;
+mod timers;

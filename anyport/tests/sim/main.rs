@@ -6,3 +6,4 @@ mod found;
 mod page;
 mod services;
 mod steps;
+mod timers;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyport_core::TimerWheel;
+use anyport_core::{TimerHandle, TimerWheel};
 
 use crate::input::Input;
 
@@ -23,6 +23,7 @@ pub fn run(bytes: &[u8]) {
             0..=2 => world.set(world.now.saturating_add(distance(&mut input))),
             3 => world.set(if step < 128 { input.u64() } else { u64::MAX - u64::from(input.u16()) }),
             4 | 5 => world.advance(world.now.saturating_add(distance(&mut input))),
+            6 if step >= 128 => world.cancel(input.u16()),
             // To a tick that has passed: a clock that seems to go back.
             6 => world.advance(world.now.saturating_sub(distance(&mut input))),
             _ => world.follow(),
@@ -56,6 +57,7 @@ struct World {
     due: BTreeMap<u64, Vec<u32>>,
     /// Tick of each key.
     ticks: Vec<u64>,
+    handles: Vec<TimerHandle>,
     now: u64,
 }
 
@@ -63,14 +65,29 @@ impl World {
     fn new(start: u64) -> Self {
         let mut wheel = TimerWheel::new();
         wheel.advance(start, &mut Vec::new());
-        Self { wheel, due: BTreeMap::new(), ticks: Vec::new(), now: start }
+        Self { wheel, due: BTreeMap::new(), ticks: Vec::new(), handles: Vec::new(), now: start }
     }
 
     fn set(&mut self, deadline: u64) {
         let (key, tick) = (self.ticks.len() as u32, deadline.max(self.now));
-        self.wheel.set(deadline, key);
+        self.handles.push(self.wheel.set(deadline, key));
         self.due.entry(tick).or_default().push(key);
         self.ticks.push(tick);
+    }
+
+    /// Takes a timer back: this one of those set so far, fired or not.
+    fn cancel(&mut self, pick: u16) {
+        let Some(key) = usize::from(pick).checked_rem(self.ticks.len()) else { return };
+        let tick = self.ticks[key];
+        let at = self.due.get(&tick).and_then(|keys| keys.iter().position(|other| *other == key as u32));
+        assert_eq!(self.wheel.cancel(self.handles[key]), at.is_some(), "{key} was taken back");
+        if let Some(at) = at {
+            let keys = self.due.get_mut(&tick).expect("it was found there");
+            keys.swap_remove(at);
+            if keys.is_empty() {
+                self.due.remove(&tick);
+            }
+        }
     }
 
     fn is_near(&self) -> bool {
