@@ -287,8 +287,7 @@ mod tests {
 
     #[test]
     fn the_end_of_time_is_not_passed() {
-        let mut bench = Bench::default();
-        bench.now = u64::MAX - 10;
+        let mut bench = Bench { now: u64::MAX - 10, ..Bench::default() };
         bench.set(1, u64::MAX, 0);
         bench.set(2, u64::MAX, u64::MAX);
         assert_eq!(next_due(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
