@@ -26,10 +26,13 @@ pub enum FaultKind {
     AddressNotAvailable,
     /// The system forbids it.
     NotPermitted,
-    /// The socket key names no socket of this driver, or one in the wrong state for the operation.
+    /// The key names no socket or file of this driver, or one in the wrong state for the operation.
     InvalidSocket,
     /// Any other code; [`Fault::code`] tells which.
     Other,
+    /// No space is left for a file, or it may not grow: the disk, a quota, the process's limit.
+    // Last: digests of simulated runs hold the numbers of the others.
+    NoSpace,
 }
 
 /// What a server does about a [`Fault`]: the classes into which engines on completion ports sort their errors.
@@ -112,8 +115,9 @@ impl fmt::Display for Fault {
             FaultKind::AddressInUse => "address in use",
             FaultKind::AddressNotAvailable => "not an address of this machine",
             FaultKind::NotPermitted => "not permitted",
-            FaultKind::InvalidSocket => "no such socket, or not in a state for this",
+            FaultKind::InvalidSocket => "no such socket or file, or not in a state for this",
             FaultKind::Other => "system error",
+            FaultKind::NoSpace => "no space left for the file (disk, quota, or the limit `ulimit -f`)",
         };
         if self.code == 0 { f.write_str(text) } else { write!(f, "{text} (os error {})", self.code) }
     }

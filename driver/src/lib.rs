@@ -52,6 +52,12 @@
 //!     ([`detach`](Driver::detach)) and given to another of the same kind ([`adopt`](Driver::adopt)): so one
 //!     listener serves many shards. The first operation settles it for good, because Windows ties a socket to one
 //!     completion port for life.
+//! 14. **Files.** [`open_file`](Driver::open_file) opens a file to append to, made if it is missing. One operation at
+//!     a time is in flight on it, a close aside; another one, or any on a key that names no open file, ends as
+//!     [`FaultKind::InvalidSocket`]. An append ends in success only when the file has all of it at its end, in one
+//!     piece; otherwise the batch says how much ([`SendBatch::sent`]), and the file ends with exactly that. Nothing on
+//!     a file is cancelled: a close joins what is in flight when it has ended by itself. No operation blocks the
+//!     driver's thread, however slow the disk is.
 //!
 //! Windows handles, `OVERLAPPED`, submission queue entries and `epoll_event` stop here: nothing above this
 //! crate knows them.
@@ -60,6 +66,8 @@
 
 #[cfg(any(unix, windows))]
 mod arena;
+#[cfg(any(unix, windows))]
+mod files;
 #[cfg(target_os = "linux")]
 pub mod io_uring;
 #[cfg(windows)]
@@ -89,17 +97,22 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
 pub use anyport_core::{Fault, FaultKind, SendBatch};
-pub use options::{DriverConfig, ListenOptions, SocketOptions};
+pub use options::{DriverConfig, FileOptions, ListenOptions, SocketOptions, numbered};
 pub use probe::{DriverChoice, DriverKind};
-pub use types::{Accepted, Completion, Detached, Lease, Op, OpKind, Outcome, Received, SocketKey, Token};
+pub use types::{
+    Accepted, Completion, Detached, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
+};
 pub use wake::Waker;
 
 /// Most completions that one [`Driver::wait`] delivers.
 pub const COMPLETIONS_MAX: usize = 4096;
+/// Most files that one driver has open at a time.
+pub const FILES_MAX: u32 = 1024;
 
 /// What a shard asks of the operating system. The sentences of the contract are in the [crate's docs](crate).
 ///
@@ -123,6 +136,18 @@ pub trait Driver: Sized {
     /// # Errors
     /// If the driver has no place for it, the system is short of descriptors or memory, or refuses an option.
     fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault>;
+
+    /// Opens a file to append to, and gives its key and how many bytes it has. It is made if it is missing; its folder
+    /// is not (sentence 14).
+    ///
+    /// This asks the system while the caller waits, as [`listen`](Self::listen) does: for the start of a program, not
+    /// for the path of a message.
+    ///
+    /// # Errors
+    /// As the system says: no such folder, not permitted, descriptors are short;
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a pipe, a socket or a folder;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) of a driver that has no files.
+    fn open_file(&mut self, path: &Path, options: &FileOptions) -> io::Result<(FileKey, u64)>;
 
     /// Starts an operation. Its outcome comes out of a later [`wait`](Self::wait) with `token` (sentence 2).
     fn submit(&mut self, token: Token, op: Op);
@@ -166,6 +191,9 @@ pub trait Driver: Sized {
 
     /// Sockets held, listeners included: what tests and metrics count.
     fn sockets(&self) -> usize;
+
+    /// Files open.
+    fn files(&self) -> usize;
 
     /// Receive buffers handed out and not given back.
     fn leases_out(&self) -> usize;

@@ -1,6 +1,10 @@
 //! What can be set on a driver and on its sockets. Typed, units in the names.
 
-use std::time::Duration;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Options of a connection's socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +62,24 @@ pub enum PortSharing {
     First,
     /// Joins the listeners that share the port.
     Further,
+}
+
+/// Options of a file to append to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FileOptions {
+    /// Nobody but the owner may read it (mode 600), if it is created here; else what the process's mask leaves of
+    /// 666. Windows takes the rights of the folder. Default false.
+    pub private: bool,
+}
+
+/// The name of an old file that was rotated: `path.1` is the youngest, and place 0 is the path itself.
+pub fn numbered(path: &Path, place: u32) -> PathBuf {
+    if place == 0 {
+        return path.to_owned();
+    }
+    let mut name = OsString::from(path);
+    name.push(format!(".{place}"));
+    name.into()
 }
 
 /// Sizes of a driver.

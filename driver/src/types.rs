@@ -13,8 +13,12 @@ pub struct Token(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SocketKey(pub(crate) SlabKey);
 
+/// Names one open file of one driver. A key is never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FileKey(pub(crate) SlabKey);
+
 /// The kinds of operation: the old engines' eight. `PRE_RECV` lives on in how a receive waits without a
-/// buffer, `DISCONNECT` in shutdown and close; files and jobs are not of sockets.
+/// buffer, `DISCONNECT` in shutdown and close, `FILE_WRITE` in append; jobs are not of the driver.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum OpKind {
@@ -30,6 +34,14 @@ pub enum OpKind {
     Shutdown,
     /// [`Op::Close`].
     Close,
+    /// [`Op::Append`].
+    Append,
+    /// [`Op::Sync`].
+    Sync,
+    /// [`Op::Rotate`].
+    Rotate,
+    /// [`Op::CloseFile`].
+    CloseFile,
 }
 
 /// An operation to submit.
@@ -67,6 +79,31 @@ pub enum Op {
         /// Any socket, listeners too.
         socket: SocketKey,
     },
+    /// Append the whole batch to a file. An empty one completes like any other.
+    Append {
+        /// A key from [`open_file`](crate::Driver::open_file).
+        file: FileKey,
+        /// Moves into the driver and comes back with the completion.
+        batch: Box<SendBatch>,
+    },
+    /// Bring what was appended to the medium, so that it outlives a loss of power.
+    Sync {
+        /// A key from [`open_file`](crate::Driver::open_file).
+        file: FileKey,
+    },
+    /// Begin a new file at the path: the one that is there is called `path.1` from then on, the former `path.1`
+    /// becomes `path.2`, and so on.
+    Rotate {
+        /// A key from [`open_file`](crate::Driver::open_file).
+        file: FileKey,
+        /// How many old files stay, the oldest of more is removed. 0 is taken as 1.
+        keep: u32,
+    },
+    /// Let what is in flight on a file end by itself, then close it.
+    CloseFile {
+        /// A key from [`open_file`](crate::Driver::open_file).
+        file: FileKey,
+    },
 }
 
 impl Op {
@@ -79,6 +116,10 @@ impl Op {
             Self::Send { .. } => OpKind::Send,
             Self::Shutdown { .. } => OpKind::Shutdown,
             Self::Close { .. } => OpKind::Close,
+            Self::Append { .. } => OpKind::Append,
+            Self::Sync { .. } => OpKind::Sync,
+            Self::Rotate { .. } => OpKind::Rotate,
+            Self::CloseFile { .. } => OpKind::CloseFile,
         }
     }
 }
@@ -122,6 +163,14 @@ pub enum Outcome {
     ShutDown(Result<(), Fault>),
     /// The socket is closed and the key is dead; a fault if it was dead already.
     Closed(Result<(), Fault>),
+    /// Appending ended; in success the whole batch was taken.
+    Appended(Box<SendBatch>, Result<(), Fault>),
+    /// What was appended before is on the medium, or it is not known to be.
+    Synced(Result<(), Fault>),
+    /// The file at the path is a new, empty one; or, with a fault, appending goes on where it was.
+    Rotated(Result<(), Fault>),
+    /// The file is closed and the key is dead; a fault if it was dead already.
+    FileClosed(Result<(), Fault>),
 }
 
 impl Outcome {

@@ -16,6 +16,7 @@
 //! | `guarded` | their memory in builds with guard pages (`docs/guard-pages.md`) |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
+//! | `file` | appending to files |
 //! | `again` | cancelling again what a cancel missed |
 //! | `check` | finding the resets that the kernel's receive misses |
 //! | `tag` | what a completion is about |
@@ -27,6 +28,7 @@ mod accept;
 mod again;
 mod buffers;
 mod check;
+mod file;
 #[cfg(guard_pages)]
 mod guarded;
 mod memory;
@@ -41,6 +43,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -56,18 +59,20 @@ use self::{
     again::Ending,
     buffers::Buffers,
     check::Checks,
+    file::RingFile,
     ring::Ring,
     socket::{Descriptor, Listening, Receiving, Shutdown, Socket},
     tag::Tag,
 };
 use crate::{
-    COMPLETIONS_MAX, Driver,
-    options::{DriverConfig, ListenOptions, SocketOptions},
+    COMPLETIONS_MAX, Driver, FILES_MAX,
+    files::helper::Helper,
+    options::{DriverConfig, FileOptions, ListenOptions, SocketOptions},
     posting::Posting,
     probe::DriverKind,
     types::{
-        Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
-        next_instance,
+        Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
+        Token, next_instance,
     },
     unix::{errno, socket as unix_socket},
     wake::Waker,
@@ -98,6 +103,9 @@ pub struct IoUring {
     places: u32,
     checks: Checks,
     ending: Ending,
+    files: Slab<Box<RingFile>>,
+    /// Rotates files; started with the first time.
+    helper: Option<Helper>,
     event: Arc<OwnedFd>,
     waker: Waker,
 }
@@ -148,6 +156,8 @@ impl IoUring {
             places: slots,
             checks: Checks::default(),
             ending: Ending::default(),
+            files: Slab::new(FILES_MAX),
+            helper: None,
             event,
             waker,
         };
@@ -333,6 +343,8 @@ impl IoUring {
             Tag::Connect => self.connected(SocketKey(key), entry.result(), out),
             Tag::Wake if !more => self.watch_wakes(),
             Tag::Wake | Tag::Ignored => {}
+            Tag::Append => self.appended(FileKey(key), entry.result(), out),
+            Tag::Sync => self.synced(FileKey(key), entry.result(), out),
             Tag::Install => unreachable!("waited for where it was submitted"),
         }
     }
@@ -427,6 +439,7 @@ impl IoUring {
         let woken = self.waker.awake();
         result?;
         self.ending.note_submitted();
+        self.collect_rotated();
         let queued = self.queued.len().min(COMPLETIONS_MAX);
         completions.extend(self.queued.drain(..queued));
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -486,6 +499,7 @@ impl Drop for IoUring {
             let keep = (
                 std::mem::replace(&mut self.sockets, Slab::new(1)),
                 std::mem::replace(&mut self.accepting, Slab::new(1)),
+                std::mem::replace(&mut self.files, Slab::new(1)),
                 self.buffers.leak(),
             );
             std::mem::forget(keep);
@@ -540,6 +554,10 @@ impl Driver for IoUring {
         self.open_to_connect(address, options)
     }
 
+    fn open_file(&mut self, path: &Path, options: &FileOptions) -> io::Result<(FileKey, u64)> {
+        self.open_to_append(path, *options)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Receive { socket } => self.submit_receive(token, socket),
@@ -548,6 +566,10 @@ impl Driver for IoUring {
             Op::Close { socket } => self.submit_close(token, socket),
             Op::Accept { listener } => self.submit_accept(token, listener),
             Op::Connect { socket } => self.submit_connect(token, socket),
+            Op::Append { file, batch } => self.submit_append(token, file, batch),
+            Op::Sync { file } => self.submit_sync(token, file),
+            Op::Rotate { file, keep } => self.submit_rotate(token, file, keep),
+            Op::CloseFile { file } => self.submit_close_file(token, file),
         }
     }
 
@@ -581,6 +603,7 @@ impl Driver for IoUring {
             self.check_quiet_sockets();
             self.cancel_again();
             self.feed_starved();
+            self.collect_rotated();
             let idle =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
             let sleep = if idle { Sleep::AtMost(self.patience(timeout, &mut deadline)) } else { Sleep::No };
@@ -642,6 +665,10 @@ impl Driver for IoUring {
 
     fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn files(&self) -> usize {
+        self.files.len()
     }
 
     fn leases_out(&self) -> usize {

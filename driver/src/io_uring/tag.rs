@@ -23,6 +23,10 @@ pub(super) enum Tag {
     Check = 8,
     /// A slot of the ring's table made into a plain descriptor.
     Install = 7,
+    /// Write to the file of this key.
+    Append = 9,
+    /// Sync of the file of this key.
+    Sync = 10,
 }
 
 /// Most slots of a table that user data can name.
@@ -51,6 +55,8 @@ impl Tag {
             6 => Self::Wake,
             7 => Self::Install,
             8 => Self::Check,
+            9 => Self::Append,
+            10 => Self::Sync,
             other => panic!("a completion with unknown user data kind {other}"),
         };
         let index = (user_data >> 32) as u32 & (INDEX_MAX - 1);
@@ -65,9 +71,17 @@ mod tests {
     #[test]
     fn tags_and_keys_survive_packing() {
         let key = SlabKey { index: INDEX_MAX - 1, generation: u32::MAX };
-        for tag in
-            [Tag::Ignored, Tag::Receive, Tag::Send, Tag::Shutdown, Tag::Accept, Tag::Connect, Tag::Wake]
-        {
+        for tag in [
+            Tag::Ignored,
+            Tag::Receive,
+            Tag::Send,
+            Tag::Shutdown,
+            Tag::Accept,
+            Tag::Connect,
+            Tag::Wake,
+            Tag::Append,
+            Tag::Sync,
+        ] {
             assert_eq!(Tag::parse(tag.with(key)), (tag, key));
         }
     }

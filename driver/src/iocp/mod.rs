@@ -24,7 +24,7 @@
 
 mod accept;
 pub(crate) mod console;
-mod errors;
+pub(crate) mod errors;
 mod port;
 mod slots;
 mod socket;
@@ -39,6 +39,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     os::windows::io::OwnedSocket,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,13 +56,14 @@ use self::{
     winsock::Extensions,
 };
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, SocketOptions, Waker,
+    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions, Waker,
     arena::Arena,
+    files::Files,
     posting::Posting,
     queue::Queue,
     types::{
-        Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
-        next_instance,
+        Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
+        Token, next_instance,
     },
 };
 
@@ -87,6 +89,7 @@ pub struct Iocp {
     may_skip: bool,
     arena: Arena,
     finished: Queue,
+    files: Files,
     /// Sockets with something to do, each at most once.
     ready: VecDeque<SlabKey>,
     /// Sockets with something to receive and no memory for it, in the order in which they ran dry.
@@ -125,6 +128,7 @@ impl Iocp {
             may_skip: winsock::is_real_handle(&any_socket),
             arena: Arena::new(next_instance(), buffer_bytes, config.receive_memory_bytes),
             finished: Queue::default(),
+            files: Files::new(),
             ready: VecDeque::new(),
             wanting_memory: VecDeque::new(),
             short_of_accepts: Vec::new(),
@@ -354,6 +358,10 @@ impl Driver for Iocp {
         self.open_to_connect(address, options)
     }
 
+    fn open_file(&mut self, path: &Path, options: &FileOptions) -> io::Result<(FileKey, u64)> {
+        self.files.open(path, *options, &self.waker)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Send { socket, batch } => self.submit_send(token, socket, batch),
@@ -362,6 +370,9 @@ impl Driver for Iocp {
             Op::Connect { socket } => self.submit_connect(token, socket),
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
             Op::Close { socket } => self.submit_close(token, socket),
+            Op::Append { .. } | Op::Sync { .. } | Op::Rotate { .. } | Op::CloseFile { .. } => {
+                self.files.submit(token, op, &mut self.finished);
+            }
         }
     }
 
@@ -369,13 +380,14 @@ impl Driver for Iocp {
         match kind {
             OpKind::Receive => self.cancel_receive(socket),
             OpKind::Send => self.cancel_send(socket),
-            OpKind::Accept | OpKind::Connect | OpKind::Shutdown | OpKind::Close => {}
+            _ => {}
         }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let start = completions.len();
         let limit = start + COMPLETIONS_MAX;
+        self.files.collect(&mut self.finished);
         self.finished.deliver(completions, limit);
         // What is sent in answer to what this delivers leaves before the system is asked for more: one call
         // to it a turn. Not twice in a row, or a caller that always sends would never receive.
@@ -399,6 +411,7 @@ impl Driver for Iocp {
                 Some(Duration::ZERO)
             };
             let woken = self.take_packets(pause)?;
+            self.files.collect(&mut self.finished);
             self.finished.deliver(completions, limit);
             self.serve_all(completions, limit);
             self.finished.deliver(completions, limit);
@@ -450,6 +463,10 @@ impl Driver for Iocp {
 
     fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn files(&self) -> usize {
+        self.files.len()
     }
 
     fn leases_out(&self) -> usize {

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     io,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,8 +20,8 @@ use anyport_core::{Fault, FaultKind, SendBatch, Slab};
 use loom::sync::Notify;
 
 use crate::{
-    Accepted, Completion, Detached, Driver, DriverKind, Lease, ListenOptions, Op, OpKind, Outcome, Received,
-    SocketKey, SocketOptions, Token, Waker, types::DetachedSocket,
+    Accepted, Completion, Detached, Driver, DriverKind, FileKey, FileOptions, Lease, ListenOptions, Op,
+    OpKind, Outcome, Received, SocketKey, SocketOptions, Token, Waker, types::DetachedSocket,
 };
 
 /// How a driver notices, after its system call, that it was woken.
@@ -214,6 +215,10 @@ impl Driver for ModelDriver {
         Err(Fault::of(FaultKind::Refused))
     }
 
+    fn open_file(&mut self, _: &Path, _: &FileOptions) -> io::Result<(FileKey, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Accept { listener } => match self.sockets.get_mut(listener.0) {
@@ -238,7 +243,11 @@ impl Driver for ModelDriver {
                 self.end_receive(socket, Received::EndOfStream);
             }
             Op::Close { socket } => self.close(token, socket),
-            Op::Connect { .. } => unreachable!("nothing is opened here"),
+            Op::Connect { .. }
+            | Op::Append { .. }
+            | Op::Sync { .. }
+            | Op::Rotate { .. }
+            | Op::CloseFile { .. } => unreachable!("nothing is opened here"),
         }
     }
 
@@ -290,6 +299,10 @@ impl Driver for ModelDriver {
 
     fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn files(&self) -> usize {
+        0
     }
 
     fn leases_out(&self) -> usize {

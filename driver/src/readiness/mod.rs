@@ -32,6 +32,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -41,12 +42,13 @@ use rustix::io::Errno;
 
 use self::socket::{INDEX_BITS, Role, Socket, WAKE, index_of, token_of};
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, SocketOptions, Waker,
+    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions, Waker,
     arena::Arena,
+    files::Files,
     queue::Queue,
     types::{
-        Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
-        next_instance,
+        Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
+        Token, next_instance,
     },
     unix::{errno::fault, socket::errno_of},
 };
@@ -68,6 +70,7 @@ pub struct Readiness {
     sockets_max: usize,
     arena: Arena,
     finished: Queue,
+    files: Files,
     /// Sockets with something to do, each at most once.
     ready: VecDeque<SlabKey>,
     /// Sockets with something to receive and no memory for it, in the order in which they ran dry.
@@ -102,6 +105,7 @@ impl Readiness {
             sockets_max: sockets_max as usize,
             arena: Arena::new(next_instance(), buffer_bytes, config.receive_memory_bytes),
             finished: Queue::default(),
+            files: Files::new(),
             ready: VecDeque::new(),
             wanting_memory: VecDeque::new(),
             resting: Vec::new(),
@@ -315,6 +319,10 @@ impl Driver for Readiness {
         self.open_to_connect(address, options)
     }
 
+    fn open_file(&mut self, path: &Path, options: &FileOptions) -> io::Result<(FileKey, u64)> {
+        self.files.open(path, *options, &self.waker)
+    }
+
     #[inline]
     fn submit(&mut self, token: Token, op: Op) {
         match op {
@@ -324,6 +332,9 @@ impl Driver for Readiness {
             Op::Connect { socket } => self.submit_connect(token, socket),
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
             Op::Close { socket } => self.submit_close(token, socket),
+            Op::Append { .. } | Op::Sync { .. } | Op::Rotate { .. } | Op::CloseFile { .. } => {
+                self.files.submit(token, op, &mut self.finished);
+            }
         }
     }
 
@@ -331,13 +342,14 @@ impl Driver for Readiness {
         match kind {
             OpKind::Receive => self.cancel_receive(socket),
             OpKind::Send => self.cancel_send(socket),
-            OpKind::Accept | OpKind::Connect | OpKind::Shutdown | OpKind::Close => {}
+            _ => {}
         }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let start = completions.len();
         let limit = start + COMPLETIONS_MAX;
+        self.files.collect(&mut self.finished);
         self.finished.deliver(completions, limit);
         // What is sent in answer to what this delivers leaves before the system is asked for more: one call
         // to it a turn. Not twice in a row, or a caller that always sends would never receive.
@@ -361,6 +373,7 @@ impl Driver for Readiness {
             };
             let woken = self.poll_edges(pause)?;
             self.serve_all(completions, limit);
+            self.files.collect(&mut self.finished);
             self.finished.deliver(completions, limit);
             if completions.len() > start || woken {
                 return Ok(());
@@ -416,6 +429,10 @@ impl Driver for Readiness {
 
     fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn files(&self) -> usize {
+        self.files.len()
     }
 
     fn leases_out(&self) -> usize {

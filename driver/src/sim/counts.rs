@@ -19,9 +19,11 @@ pub enum FaultSite {
     Listen,
     /// In [`Driver::wait`](crate::Driver::wait).
     Wait,
+    /// In [`Driver::open_file`](crate::Driver::open_file).
+    OpenFile,
 }
 
-const SITES: [(FaultSite, &str); 10] = [
+const SITES: [(FaultSite, &str); 14] = [
     (FaultSite::Network, "network"),
     (FaultSite::Op(OpKind::Accept), "accept"),
     (FaultSite::Op(OpKind::Connect), "connect"),
@@ -32,6 +34,10 @@ const SITES: [(FaultSite, &str); 10] = [
     (FaultSite::Open, "open"),
     (FaultSite::Listen, "listen"),
     (FaultSite::Wait, "wait"),
+    (FaultSite::OpenFile, "open-file"),
+    (FaultSite::Op(OpKind::Append), "append"),
+    (FaultSite::Op(OpKind::Sync), "sync"),
+    (FaultSite::Op(OpKind::Rotate), "rotate"),
 ];
 
 impl FaultSite {
@@ -47,6 +53,12 @@ impl FaultSite {
             Self::Open => 7,
             Self::Listen => 8,
             Self::Wait => 9,
+            Self::OpenFile => 10,
+            Self::Op(OpKind::Append) => 11,
+            Self::Op(OpKind::Sync) => 12,
+            Self::Op(OpKind::Rotate) => 13,
+            // No fault fires there: a file closes.
+            Self::Op(OpKind::CloseFile) => unreachable!("no fault has this site"),
         }
     }
 }
@@ -74,7 +86,7 @@ impl FaultCounts {
 
     /// The sites where `class` can fire at all: what a matrix without a gap has hits in.
     pub fn sites(class: FaultClass) -> &'static [FaultSite] {
-        use FaultSite::{Listen, Network, Op, Open, Wait};
+        use FaultSite::{Listen, Network, Op, Open, OpenFile, Wait};
         match class {
             FaultClass::Instant
             | FaultClass::Late
@@ -93,6 +105,11 @@ impl FaultCounts {
             FaultClass::CancelLate => &[Op(OpKind::Receive), Op(OpKind::Send), Op(OpKind::Close)],
             FaultClass::SlowClose => &[Op(OpKind::Close)],
             FaultClass::SpuriousWake | FaultClass::SmallBatch => &[Wait],
+            FaultClass::FileOpen => &[OpenFile],
+            FaultClass::FileFull => &[Op(OpKind::Append)],
+            FaultClass::FileSync => &[Op(OpKind::Sync)],
+            FaultClass::FileRotate => &[Op(OpKind::Rotate)],
+            FaultClass::FileSlow => &[Op(OpKind::Append), Op(OpKind::Sync), Op(OpKind::Rotate)],
         }
     }
 }

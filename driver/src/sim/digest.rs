@@ -30,6 +30,10 @@ impl Digest {
             Outcome::Sent(batch, ended) => (8, (batch.sent() as u64) << 20 ^ result(ended)),
             Outcome::ShutDown(ended) => (9, result(ended)),
             Outcome::Closed(ended) => (10, result(ended)),
+            Outcome::Appended(batch, ended) => (11, (batch.sent() as u64) << 20 ^ result(ended)),
+            Outcome::Synced(ended) => (12, result(ended)),
+            Outcome::Rotated(ended) => (13, result(ended)),
+            Outcome::FileClosed(ended) => (14, result(ended)),
         };
         self.add(kind);
         self.add(size);

@@ -10,6 +10,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     net::SocketAddr,
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,14 +25,17 @@ use super::{
     SimEnd,
     buffers::Buffers,
     chance::nanos,
+    files::SimFile,
     io_error,
     net::{Net, Owner},
 };
 use crate::{
-    COMPLETIONS_MAX, Driver,
-    options::{DriverConfig, ListenOptions, SocketOptions},
+    COMPLETIONS_MAX, Driver, FILES_MAX,
+    options::{DriverConfig, FileOptions, ListenOptions, SocketOptions},
     probe::DriverKind,
-    types::{Completion, Detached, DetachedSocket, Lease, Op, OpKind, Outcome, Received, SocketKey, Token},
+    types::{
+        Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
+    },
     wake::Waker,
 };
 
@@ -55,6 +59,7 @@ pub struct Sim {
     ready: VecDeque<Completion>,
     waker: Waker,
     invalid_submissions: u64,
+    pub(super) files: Slab<SimFile>,
 }
 
 #[derive(Debug)]
@@ -156,6 +161,7 @@ impl Sim {
             // The driver never blocks: whoever wakes it has nothing to signal.
             waker: Waker::new(|| Ok(())),
             invalid_submissions: 0,
+            files: Slab::new(FILES_MAX),
         }
     }
 
@@ -175,7 +181,7 @@ impl Sim {
     }
 
     /// Ends an operation that must not be (sentence 11).
-    fn refuse(&mut self, token: Token, outcome: Outcome) {
+    pub(super) fn refuse(&mut self, token: Token, outcome: Outcome) {
         self.invalid_submissions += 1;
         self.net.borrow_mut().invalid_submissions += 1;
         self.complete(token, outcome);
@@ -360,6 +366,10 @@ impl Driver for Sim {
         Ok(SocketKey(key))
     }
 
+    fn open_file(&mut self, path: &Path, _: &FileOptions) -> io::Result<(FileKey, u64)> {
+        self.open_to_append(path)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         match op {
             Op::Accept { listener } => self.submit_accept(token, listener),
@@ -368,6 +378,9 @@ impl Driver for Sim {
             Op::Send { socket, batch } => self.submit_send(token, socket, batch),
             Op::Shutdown { socket } => self.submit_shutdown(token, socket),
             Op::Close { socket } => self.submit_close(token, socket),
+            Op::Append { .. } | Op::Sync { .. } | Op::Rotate { .. } | Op::CloseFile { .. } => {
+                self.submit_on_file(token, op);
+            }
         }
     }
 
@@ -377,7 +390,7 @@ impl Driver for Sim {
         let cancelled_at = match kind {
             OpKind::Receive => stream.receive.as_mut().map(|receive| &mut receive.cancelled_at),
             OpKind::Send => stream.send.as_mut().map(|send| &mut send.cancelled_at),
-            OpKind::Accept | OpKind::Connect | OpKind::Shutdown | OpKind::Close => None,
+            _ => None,
         };
         if let Some(cancelled_at) = cancelled_at {
             let mut net = self.net.borrow_mut();
@@ -412,6 +425,11 @@ impl Driver for Sim {
                 let due = self.net.borrow_mut().next_due(self.number);
                 let Some(key) = due else { break };
                 self.turn(key);
+            }
+            while self.ready.len() < COMPLETIONS_MAX {
+                let due = self.net.borrow_mut().next_due_file(self.number);
+                let Some(key) = due else { break };
+                self.turn_of_file(key);
             }
             let mut net = self.net.borrow_mut();
             let woken = spurious || !may_sleep || self.waker.is_notified();
@@ -502,6 +520,10 @@ impl Driver for Sim {
 
     fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn files(&self) -> usize {
+        self.files.len()
     }
 
     fn leases_out(&self) -> usize {

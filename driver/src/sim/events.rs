@@ -17,6 +17,8 @@ pub(super) enum Event {
     Timeout(SlabKey),
     /// A driver gets to look at one of its sockets.
     Turn { driver: u32, socket: SlabKey },
+    /// A driver goes on with one of its files.
+    File { driver: u32, file: SlabKey },
     /// A driver's drought is over.
     Rain { driver: u32 },
     /// A driver's wait ends for nothing.
@@ -33,6 +35,7 @@ impl Event {
             Self::Reset(key) => (3, key),
             Self::Timeout(key) => (4, key),
             Self::Turn { driver, socket } => (5 + (u64::from(driver) << 4), socket),
+            Self::File { driver, file } => (8 + (u64::from(driver) << 4), file),
             Self::Rain { driver } => (6 + (u64::from(driver) << 4), NO_KEY),
             Self::Wake { driver } => (7 + (u64::from(driver) << 4), NO_KEY),
         };

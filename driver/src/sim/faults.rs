@@ -95,11 +95,27 @@ classes! {
     SpuriousWake = "spurious-wake", 1_000..=300_000;
     /// A wait delivers 1 to 8 completions, and the rest later. For each wait that has more than one.
     SmallBatch = "small-batch", 10_000..=700_000;
+    /// [`Driver::open_file`](crate::Driver::open_file) fails. For each call.
+    FileOpen = "file-open", 5_000..=200_000;
+    /// An append fails after part of it was taken, which is in the file: mostly because no space is left. For each
+    /// step of an append.
+    FileFull = "file-full", 500..=50_000;
+    /// A sync fails. For each of them.
+    FileSync = "file-sync", 5_000..=200_000;
+    /// A rotation fails, and does not happen. For each of them.
+    FileRotate = "file-rotate", 5_000..=300_000;
+    /// An operation on a file begins up to [`Faults::late_max`] late. For each of them.
+    FileSlow = "file-slow", 5_000..=200_000;
 }
 
 pub(super) const CLASS_COUNT: usize = FaultClass::ALL.len();
 
 impl FaultClass {
+    /// True if it concerns files: it fires only where some are opened.
+    pub fn is_of_files(self) -> bool {
+        matches!(self, Self::FileOpen | Self::FileFull | Self::FileSync | Self::FileRotate | Self::FileSlow)
+    }
+
     /// Its name, as in a [`FaultId`].
     pub fn name(self) -> &'static str {
         CLASSES[self as usize].1
@@ -210,7 +226,7 @@ pub struct FaultId {
     /// What fired.
     pub class: FaultClass,
     /// On what: the end that opened connection n has label 2n, the other one 2n + 1 (see
-    /// [`SimNet::connect_as`](super::SimNet::connect_as)). Listeners and drivers have labels from 2^60.
+    /// [`SimNet::connect_as`](super::SimNet::connect_as)). Listeners, drivers and files have labels from 2^60.
     pub label: u64,
     /// The how-manieth opportunity of its class there, from 0.
     pub ordinal: u32,
@@ -294,6 +310,25 @@ const SEND: &[Failure] = &[
     (FaultKind::TimedOut, 110, false),
     (FaultKind::Other, 0, false),
 ];
+const FILE_OPEN: &[Failure] = &[
+    (FaultKind::NotPermitted, 13, false),
+    (FaultKind::NoDescriptors, 24, false),
+    (FaultKind::NoSpace, 28, false),
+    (FaultKind::Other, 0, false),
+];
+const FILE_APPEND: &[Failure] = &[
+    (FaultKind::NoSpace, 28, false),
+    (FaultKind::NoSpace, 122, false),
+    (FaultKind::NoSpace, 27, false),
+    (FaultKind::Other, 5, false),
+    (FaultKind::Other, 0, false),
+];
+const FILE_SYNC: &[Failure] = &[(FaultKind::Other, 5, false), (FaultKind::NoSpace, 28, false)];
+const FILE_ROTATE: &[Failure] = &[
+    (FaultKind::NotPermitted, 13, false),
+    (FaultKind::NoDescriptors, 24, false),
+    (FaultKind::NoSpace, 28, false),
+];
 const SHUTDOWN: &[Failure] = &[(FaultKind::NoMemory, 12, false), (FaultKind::Other, 0, false)];
 
 /// What an operation of a faulted class fails with, and whether its connection is broken from then on.
@@ -306,6 +341,10 @@ pub(super) fn failure(class: FaultClass, drawn: Drawn) -> (Fault, bool) {
         FaultClass::Receive => RECEIVE,
         FaultClass::Send => SEND,
         FaultClass::Shutdown => SHUTDOWN,
+        FaultClass::FileOpen => FILE_OPEN,
+        FaultClass::FileFull => FILE_APPEND,
+        FaultClass::FileSync => FILE_SYNC,
+        FaultClass::FileRotate => FILE_ROTATE,
         _ => unreachable!("{class} fails no operation"),
     };
     let (kind, code, breaks) = kinds[drawn.below(kinds.len())];

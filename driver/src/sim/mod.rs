@@ -22,6 +22,7 @@
 //! | `net` | connections, listeners, events: TCP as its users see it |
 //! | `weather` | what faults do to connections, and how they heal |
 //! | `driver`, `turns`, `buffers` | the contract on top: operations, turns of sockets, leases |
+//! | `disk`, `files` | files in memory, and the operations on them |
 //! | `peer` | the other side, for test code |
 //! | `behaviour`, `faults` | what a net draws from: what is ordinary, and what goes wrong |
 //! | `chance`, `random`, `counts` | how it is drawn; how often each fault fired |
@@ -36,9 +37,11 @@ mod buffers;
 mod chance;
 mod counts;
 mod digest;
+mod disk;
 mod driver;
 mod events;
 mod faults;
+mod files;
 mod net;
 mod peer;
 mod queue;
@@ -56,6 +59,7 @@ use std::{
     cell::RefCell,
     fmt, io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -225,6 +229,29 @@ impl SimNet {
     /// How often each fault fired, and where.
     pub fn fault_counts(&self) -> FaultCounts {
         self.net.borrow().chance.counts().clone()
+    }
+
+    // Files.
+
+    /// The bytes of a file, `None` if there is none of that name. Files of all drivers on this network are on one disk,
+    /// and stay when drivers go.
+    pub fn file(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        self.net.borrow().disk.read(path.as_ref()).map(<[u8]>::to_vec)
+    }
+
+    /// What of a file a loss of power would leave for certain: what it had at the end of the last sync.
+    pub fn file_synced(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        self.net.borrow().disk.synced(path.as_ref()).map(<[u8]>::to_vec)
+    }
+
+    /// The names of all files, in order.
+    pub fn file_names(&self) -> Vec<PathBuf> {
+        self.net.borrow().disk.names()
+    }
+
+    /// Room on the disk for so many bytes more; `None`, as at first, is without bound.
+    pub fn set_disk_room(&self, bytes: Option<u64>) {
+        self.net.borrow_mut().disk.room = bytes;
     }
 
     // What happened.

@@ -19,6 +19,7 @@ use super::{
     chance::{Chance, Dice, nanos},
     counts::FaultSite,
     digest::Digest,
+    disk::Disk,
     events::{Event, Events},
     faults::{FaultClass, failure},
     queue::ByteQueue,
@@ -120,6 +121,8 @@ pub(super) struct Listening {
 #[derive(Debug)]
 pub(super) struct Port {
     due: VecDeque<SlabKey>,
+    /// Files of it that go on.
+    due_files: VecDeque<SlabKey>,
     gone: bool,
     dice: Dice,
     /// Connections that it opened.
@@ -141,7 +144,7 @@ pub(super) struct Net {
     pub(super) seed: u64,
     instance: u32,
     behaviour: Behaviour,
-    delay_max: u64,
+    pub(super) delay_max: u64,
     start: Instant,
     /// Virtual time since the start, in nanoseconds.
     pub(super) now: u64,
@@ -158,6 +161,7 @@ pub(super) struct Net {
     ports_used: BTreeSet<(u16, SocketAddr)>,
     port_next: u16,
     detached: Vec<(SlabKey, Weak<()>)>,
+    pub(super) disk: Disk,
 }
 
 impl Net {
@@ -184,6 +188,7 @@ impl Net {
             ports_used: BTreeSet::new(),
             port_next: *PORTS.start(),
             detached: Vec::new(),
+            disk: Disk::default(),
         }
     }
 
@@ -236,6 +241,12 @@ impl Net {
                     let port = &mut self.drivers[driver as usize];
                     if !port.gone {
                         port.due.push_back(socket);
+                    }
+                }
+                Event::File { driver, file } => {
+                    let port = &mut self.drivers[driver as usize];
+                    if !port.gone {
+                        port.due_files.push_back(file);
                     }
                 }
                 Event::Rain { driver } => self.drivers[driver as usize].rained = true,
@@ -291,6 +302,7 @@ impl Net {
         let number = self.drivers.len();
         self.drivers.push(Port {
             due: VecDeque::new(),
+            due_files: VecDeque::new(),
             gone: false,
             dice: self.chance.dice(DRIVER_LABELS_FIRST + number as u64),
             opened: 0,
@@ -303,6 +315,7 @@ impl Net {
 
     pub(super) fn remove_driver(&mut self, driver: usize) {
         self.drivers[driver].due = VecDeque::new();
+        self.drivers[driver].due_files = VecDeque::new();
         self.drivers[driver].gone = true;
     }
 
@@ -310,6 +323,7 @@ impl Net {
     pub(super) fn has_due(&self, driver: usize) -> bool {
         let port = &self.drivers[driver];
         !port.due.is_empty()
+            || !port.due_files.is_empty()
             || port.rained
             || port.woken
             || self.next_event().is_some_and(|at| at <= self.now)
@@ -318,6 +332,11 @@ impl Net {
     /// A socket of the driver whose turn it is.
     pub(super) fn next_due(&mut self, driver: usize) -> Option<SlabKey> {
         self.drivers[driver].due.pop_front()
+    }
+
+    /// A file of the driver that goes on.
+    pub(super) fn next_due_file(&mut self, driver: usize) -> Option<SlabKey> {
+        self.drivers[driver].due_files.pop_front()
     }
 
     /// How many of `count` completions a wait delivers, at least one. It may lead to another wait for nothing.
@@ -786,7 +805,7 @@ impl Net {
 }
 
 /// When something that happens soon does.
-fn delay(chance: &mut Chance, dice: &mut Dice, max: u64) -> u64 {
+pub(super) fn delay(chance: &mut Chance, dice: &mut Dice, max: u64) -> u64 {
     let after = chance.up_to(dice, max);
     if chance.fires(dice, FaultClass::Instant, FaultSite::Network).is_some() {
         return 0;

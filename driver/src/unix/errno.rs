@@ -20,6 +20,7 @@ pub(crate) fn fault(errno: Errno) -> Fault {
         Errno::ADDRNOTAVAIL => FaultKind::AddressNotAvailable,
         Errno::PERM | Errno::ACCESS => FaultKind::NotPermitted,
         Errno::BADF => FaultKind::InvalidSocket,
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => FaultKind::NoSpace,
         _ => FaultKind::Other,
     };
     Fault::new(kind, errno.raw_os_error())

@@ -166,6 +166,10 @@ pub(crate) enum Seen {
     Sent { of: usize, sent: usize, result: Result<(), FaultKind> },
     ShutDown(Result<(), FaultKind>),
     Closed(Result<(), FaultKind>),
+    Appended { of: usize, taken: usize, result: Result<(), FaultKind> },
+    Synced(Result<(), FaultKind>),
+    Rotated(Result<(), FaultKind>),
+    FileClosed(Result<(), FaultKind>),
 }
 
 impl Seen {
@@ -177,6 +181,10 @@ impl Seen {
             Self::Sent { .. } => OpKind::Send,
             Self::ShutDown(_) => OpKind::Shutdown,
             Self::Closed(_) => OpKind::Close,
+            Self::Appended { .. } => OpKind::Append,
+            Self::Synced(_) => OpKind::Sync,
+            Self::Rotated(_) => OpKind::Rotate,
+            Self::FileClosed(_) => OpKind::CloseFile,
         }
     }
 
@@ -509,6 +517,17 @@ impl<W: World> Bed<W> {
             }
             Outcome::ShutDown(result) => Seen::ShutDown(result.map_err(|fault| fault.kind)),
             Outcome::Closed(result) => Seen::Closed(result.map_err(|fault| fault.kind)),
+            Outcome::Appended(batch, result) => {
+                let (of, taken) = (batch.len(), batch.sent());
+                if result.is_ok() && taken != of {
+                    self.fail("s14: an append ended in success before all was taken");
+                }
+                self.batches.push(batch);
+                Seen::Appended { of, taken, result: result.map_err(|fault| fault.kind) }
+            }
+            Outcome::Synced(result) => Seen::Synced(result.map_err(|fault| fault.kind)),
+            Outcome::Rotated(result) => Seen::Rotated(result.map_err(|fault| fault.kind)),
+            Outcome::FileClosed(result) => Seen::FileClosed(result.map_err(|fault| fault.kind)),
         }
     }
 

@@ -13,12 +13,20 @@ use crate::bed::{Bed, CLOSED, Peer, Seen, World, pattern};
 const ALONE: &str = "ANYPORT_CASE_ALONE";
 
 /// Runs `case` in a process of its own: this test, started again.
-fn alone<W: World>(name: &str, case: impl FnOnce()) {
+pub(crate) fn alone<W: World>(name: &str, case: impl FnOnce()) {
+    alone_in::<W>("descriptors", name, "", case);
+}
+
+/// As `alone`, for a case of any theme; `shell` runs before, in a shell that becomes the process.
+pub(crate) fn alone_in<W: World>(theme: &str, name: &str, shell: &str, case: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
         return case();
     }
-    let output = Command::new(std::env::current_exe().expect("the path of the suite"))
-        .args([&format!("{}::descriptors::{name}", W::NAME), "--exact", "--nocapture", "--test-threads=1"])
+    let suite = std::env::current_exe().expect("the path of the suite");
+    let output = Command::new("sh")
+        .args(["-c", &format!("{shell}\nexec \"$0\" \"$@\"")])
+        .arg(suite)
+        .args([&format!("{}::{theme}::{name}", W::NAME), "--exact", "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
         .output()
         .expect("the suite starts again");
@@ -28,7 +36,7 @@ fn alone<W: World>(name: &str, case: impl FnOnce()) {
 }
 
 /// What this process has open, standard streams included.
-fn open_descriptors() -> Vec<String> {
+pub(crate) fn open_descriptors() -> Vec<String> {
     let mut open: Vec<_> = std::fs::read_dir("/proc/self/fd")
         .expect("a Linux system")
         .filter_map(|entry| {

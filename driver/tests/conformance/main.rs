@@ -22,6 +22,9 @@ mod connect;
 mod dead_keys;
 #[cfg(target_os = "linux")]
 mod descriptors;
+#[cfg(target_os = "linux")]
+mod disks;
+mod files;
 mod moving;
 mod ownership;
 mod receive;
@@ -245,6 +248,27 @@ macro_rules! suite {
                     s01_drivers_come_and_go_while_others_work,
                     s01_operations_in_any_order_are_safe,
                 ]
+                files: [
+                    s14_an_append_goes_to_the_end_of_what_is_there,
+                    s14_pieces_of_every_size_arrive_in_order,
+                    s14_megabytes_arrive_exact,
+                    s14_appends_one_after_the_other_keep_their_order,
+                    s14_an_empty_batch_completes,
+                    s14_a_sync_completes,
+                    s14_a_second_operation_is_refused_and_the_first_goes_on,
+                    s14_a_close_joins_the_append_in_flight,
+                    s14_a_close_joins_a_rotation,
+                    s14_a_closed_key_refuses_every_operation,
+                    s14_a_rotation_moves_old_files_on_and_removes_the_oldest,
+                    s14_appending_goes_on_after_a_rotation_that_failed,
+                    s14_a_rotation_that_keeps_none_keeps_one,
+                    s14_a_wrong_path_is_an_error,
+                    s14_many_files_do_not_mix,
+                    s14_files_and_sockets_get_on_side_by_side,
+                    s14_there_is_a_bound_on_open_files,
+                    s01_dropping_with_appends_in_flight,
+                    s02_operations_on_files_carry_their_tokens,
+                ]
                 soak: [
                     s05_two_hundred_connections_echo_every_byte,
                     s10_connections_that_churn_leave_nothing_behind,
@@ -266,6 +290,13 @@ macro_rules! system_suite {
                 s01_a_closed_socket_gives_its_descriptor_back,
                 s01_a_child_process_inherits_nothing,
                 s07_accept_survives_running_out_of_descriptors,
+            ]
+            disks: [
+                s14_a_full_disk_is_reported,
+                s14_a_file_that_may_not_grow_has_what_was_taken,
+                s14_files_give_their_descriptors_back,
+                s14_a_pipe_is_no_file_to_append_to,
+                s14_a_private_file_is_its_owners,
             ]
         }
     };

@@ -19,7 +19,7 @@ const STEPS_MAX: usize = 300_000;
 
 /// A simulator in some weather.
 pub(crate) struct Simulated<W> {
-    net: SimNet,
+    pub(crate) net: SimNet,
     weather: PhantomData<W>,
 }
 

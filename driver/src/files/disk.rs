@@ -1,0 +1,93 @@
+//! The calls of the system on files: opening, appending, rotating. They block.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IoSlice, Write},
+    path::Path,
+};
+
+use anyport_core::{Fault, FaultKind, SendBatch};
+
+use crate::options::{FileOptions, numbered};
+
+/// Most pieces in one gathered write.
+const PIECES_MAX: usize = 64;
+
+/// Opens a file for appending, and tells its length.
+///
+/// The system itself puts what is written at the end (`O_APPEND`, `FILE_APPEND_DATA`): a file that somebody shortens
+/// meanwhile gets no hole, and two programs that append to one do not overwrite each other.
+pub(crate) fn open(path: &Path, options: FileOptions) -> io::Result<(File, u64)> {
+    refuse_odd(path)?;
+    let mut how = OpenOptions::new();
+    how.append(true).create(true);
+    #[cfg(unix)]
+    if options.private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut how, 0o600);
+    }
+    #[cfg(not(unix))]
+    let FileOptions { private: _the_folder_decides } = options;
+    let file = how.open(path)?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
+}
+
+/// To open a pipe waits for who reads it, perhaps for ever. A device is taken: `/dev/null` is a file to many.
+fn refuse_odd(path: &Path) -> io::Result<()> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let kind = found.file_type();
+    #[cfg(unix)]
+    let is_device = std::os::unix::fs::FileTypeExt::is_char_device(&kind);
+    #[cfg(not(unix))]
+    let is_device = false;
+    if kind.is_file() || is_device {
+        return Ok(());
+    }
+    let text = format!("{} is no file to append to, but a folder, a pipe or a socket", path.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+/// Appends the rest of a batch; what is taken is counted in it, also if it fails in the middle.
+pub(crate) fn append(mut file: &File, batch: &mut SendBatch) -> Result<(), Fault> {
+    while batch.remaining() > 0 {
+        let written = if let Some(bytes) = batch.single() {
+            file.write(bytes)
+        } else {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let mut count = 0;
+            for (piece, bytes) in pieces.iter_mut().zip(batch.slices()) {
+                *piece = IoSlice::new(bytes);
+                count += 1;
+            }
+            file.write_vectored(&pieces[..count])
+        };
+        match written {
+            Ok(0) => return Err(Fault::of(FaultKind::Other)),
+            Ok(count) => batch.advance(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(fault_of(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// Moves every old file one place on and opens a new one. In a failure the names that were moved stay moved; a gap
+/// among them does no harm to the next time.
+pub(crate) fn rotate(path: &Path, options: FileOptions, keep: u32) -> io::Result<File> {
+    for place in (0..keep.max(1)).rev() {
+        match fs::rename(numbered(path, place), numbered(path, place + 1)) {
+            // Few have been rotated yet, or somebody took one away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(open(path, options)?.0)
+}
+
+/// The fault of a call that failed.
+pub(crate) fn fault_of(error: &io::Error) -> Fault {
+    #[cfg(windows)]
+    return crate::iocp::errors::fault_of(error);
+    #[cfg(unix)]
+    rustix::io::Errno::from_io_error(error).map_or(Fault::of(FaultKind::Other), crate::unix::errno::fault)
+}

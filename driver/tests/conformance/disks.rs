@@ -1,0 +1,102 @@
+//! Sentence 14 on the disks of Linux: full ones, forbidden ones, and what is no file.
+
+use std::os::unix::fs::PermissionsExt;
+
+use anyport_driver::{Driver, FaultKind, FileOptions, Op};
+
+use crate::{
+    bed::{Bed, Seen, pattern},
+    descriptors::{alone_in, open_descriptors},
+    files::Disk,
+};
+
+pub(crate) fn s14_a_full_disk_is_reported<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let file = bed.open_file("/dev/full".as_ref());
+    for _ in 0..2 {
+        let append = bed.append(file, &[1; 10_000]);
+        let full = Seen::Appended { of: 10_000, taken: 0, result: Err(FaultKind::NoSpace) };
+        assert_eq!(bed.end(append), full);
+    }
+    bed.close_file(file);
+}
+
+/// `ulimit -f` gives a signal as well, which a server ignores.
+pub(crate) fn s14_a_file_that_may_not_grow_has_what_was_taken<W: Disk>(seed: u64) {
+    let name = "s14_a_file_that_may_not_grow_has_what_was_taken";
+    alone_in::<W>("disks", name, "trap '' XFSZ; ulimit -f 20", || {
+        let mut bed = Bed::<W>::new(seed);
+        let folder = bed.world.folder();
+        let path = folder.file("a.log");
+        let file = bed.open_file(&path);
+        bed.append_whole(file, &pattern(seed, 5_000));
+        let append = bed.append(file, &pattern(seed + 1, 100_000));
+        let Seen::Appended { taken, result, .. } = bed.end(append) else {
+            unreachable!("the bed looks at kinds")
+        };
+        assert_eq!(result, Err(FaultKind::NoSpace));
+        let mut expected = pattern(seed, 5_000);
+        expected.extend_from_slice(&pattern(seed + 1, 100_000)[..taken]);
+        assert!(bed.world.read(&path) == Some(expected), "other bytes than were taken");
+        assert!(taken > 0, "part of it had room");
+        let append = bed.append(file, b"x");
+        let full = Seen::Appended { of: 1, taken: 0, result: Err(FaultKind::NoSpace) };
+        assert_eq!(bed.end(append), full);
+        // A new file may grow again.
+        let rotate = bed.submit(Op::Rotate { file, keep: 1 });
+        assert_eq!(bed.end(rotate), Seen::Rotated(Ok(())));
+        bed.append_whole(file, b"x");
+    });
+}
+
+pub(crate) fn s14_files_give_their_descriptors_back<W: Disk>(seed: u64) {
+    alone_in::<W>("disks", "s14_files_give_their_descriptors_back", "", || {
+        let before = open_descriptors();
+        {
+            let mut bed = Bed::<W>::new(seed);
+            let folder = bed.world.folder();
+            let file = bed.open_file(&folder.file("a.log"));
+            for _ in 0..5 {
+                bed.append_whole(file, b"x");
+                let rotate = bed.submit(Op::Rotate { file, keep: 2 });
+                assert_eq!(bed.end(rotate), Seen::Rotated(Ok(())));
+            }
+            bed.step();
+            let named = |open: &String| open.contains("a.log");
+            assert_eq!(open_descriptors().iter().filter(|open| named(open)).count(), 1);
+            bed.close_file(file);
+            bed.step();
+            assert_eq!(open_descriptors().iter().filter(|open| named(open)).count(), 0);
+            let file = bed.open_file(&folder.file("b.log"));
+            bed.append(file, &pattern(seed, 100_000));
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+/// To open one would wait for a reader.
+pub(crate) fn s14_a_pipe_is_no_file_to_append_to<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let folder = bed.world.folder();
+    let pipe = folder.file("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    for path in [pipe, folder.file("")] {
+        let error = bed.driver().open_file(&path, &FileOptions::default()).expect_err("no file");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+    }
+}
+
+pub(crate) fn s14_a_private_file_is_its_owners<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let folder = bed.world.folder();
+    let path = folder.file("a.log");
+    let (file, _) = bed.driver().open_file(&path, &FileOptions { private: true }).expect("it opens");
+    bed.append_whole(file, b"secret");
+    let rotate = bed.submit(Op::Rotate { file, keep: 1 });
+    assert_eq!(bed.end(rotate), Seen::Rotated(Ok(())));
+    for path in [path, folder.file("a.log.1")] {
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+}
