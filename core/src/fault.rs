@@ -71,7 +71,9 @@ impl FaultKind {
             Self::PeerReset | Self::Refused | Self::Unreachable => FaultClass::PeerGone,
             Self::Cancelled => FaultClass::Aborted,
             Self::InvalidSocket => FaultClass::PortClosed,
-            Self::AddressNotAvailable | Self::NotPermitted | Self::Other => FaultClass::Unexpected,
+            Self::AddressNotAvailable | Self::NotPermitted | Self::Other | Self::NoSpace => {
+                FaultClass::Unexpected
+            }
         }
     }
 }

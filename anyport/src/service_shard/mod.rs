@@ -220,6 +220,9 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
                 self.local.mark(key);
             }
             Outcome::AcceptEnded(_) => self.listener = None,
+            Outcome::Appended(..) | Outcome::Synced(_) | Outcome::Rotated(_) | Outcome::FileClosed(_) => {
+                unreachable!("no service opens a file")
+            }
         }
     }
 
