@@ -11,7 +11,7 @@ use std::{
 
 use anyport_core::{Limits, SessionId, limits::InvalidLimit};
 use anyport_driver::{
-    Driver, DriverChoice, DriverConfig, DriverKind, machine,
+    Address, Driver, DriverChoice, DriverConfig, DriverKind, machine,
     probe::{self, Chosen},
 };
 
@@ -67,6 +67,8 @@ pub struct Engine {
 pub(crate) struct Service {
     kind: ServiceKind,
     pub(crate) template: Arc<dyn Template>,
+    /// It listens at, or connects to, a Unix socket.
+    unix: bool,
     pub(crate) published: Vec<Arc<Published>>,
 }
 
@@ -210,6 +212,7 @@ impl Engine {
         }
         let (mails, mailboxes): (Vec<Mail<H>>, Vec<Mailbox<H>>) = (0..self.shards).map(|_| mailbox()).unzip();
         let published: Vec<_> = (0..self.shards).map(|_| Arc::<Published>::default()).collect();
+        let unix = role.is_unix();
         let template = ServiceTemplate {
             make,
             codec,
@@ -223,7 +226,7 @@ impl Engine {
             live: Arc::default(),
             published: published.clone(),
         };
-        self.services.push(Service { kind, template: Arc::new(template), published });
+        self.services.push(Service { kind, template: Arc::new(template), unix, published });
         Ok(Remote { shards: mails.into() })
     }
 
@@ -243,6 +246,18 @@ impl Engine {
         self.start()?.join()
     }
 
+    /// How connections are spread with this driver; an error if a service cannot be had with it, or not so.
+    pub(crate) fn spread_with(&self, driver: DriverKind) -> Result<Spread> {
+        let listens_at_path = |service: &Service| service.unix && service.kind == ServiceKind::Server;
+        if self.services.iter().any(|service| service.unix) && !driver.has_unix_sockets() {
+            return Err(Error::UnixSockets { driver });
+        }
+        if self.spread == Spread::ReusePort && self.shards > 1 && self.services.iter().any(listens_at_path) {
+            return Err(Error::UnixReusePort);
+        }
+        self.spread.with(driver)
+    }
+
     /// Starts the shards. When this returns, every server is listening.
     ///
     /// # Errors
@@ -255,7 +270,7 @@ impl Engine {
         let open_files = machine::raise_open_files();
         let chosen = probe::choose(self.choice, self.config).map_err(Error::Driver)?;
         log::info!("driver {}: {}", chosen.kind, chosen.reason);
-        let spread = self.spread.with(chosen.kind)?;
+        let spread = self.spread_with(chosen.kind)?;
         log::debug!("open files: {open_files:?}");
         let processors = machine::processors();
         let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
@@ -287,7 +302,7 @@ impl Engine {
                 Ok((thread, addresses)) => {
                     running.threads.push(thread);
                     for (known, bound) in running.addresses.iter_mut().zip(addresses) {
-                        *known = known.or(bound);
+                        *known = known.take().or(bound);
                     }
                 }
                 Err(error) => {
@@ -310,16 +325,16 @@ pub(crate) struct ShardPlan {
     pub(crate) pin: Option<usize>,
     pub(crate) templates: Vec<Arc<dyn Template>>,
     /// Addresses that the shards before this one have bound.
-    pub(crate) addresses: Vec<Option<SocketAddr>>,
+    pub(crate) addresses: Vec<Option<Address>>,
     pub(crate) stop: Stop,
 }
 
 type ShardThread = JoinHandle<Result<()>>;
-type Started = Result<Vec<Option<SocketAddr>>>;
+type Started = Result<Vec<Option<Address>>>;
 
 impl ShardPlan {
     /// Starts the thread and waits until its services listen.
-    fn spawn(self) -> Result<(ShardThread, Vec<Option<SocketAddr>>)> {
+    fn spawn(self) -> Result<(ShardThread, Vec<Option<Address>>)> {
         let shard = self.shard;
         let fail = |source| Error::Shard { shard, source };
         let (tell, told) = channel();
@@ -403,11 +418,11 @@ impl ShardPlan {
         driver: D,
         build: impl Fn(&dyn Template, &ShardBirth) -> OnShard<D>,
     ) -> ShardLoop<D> {
-        let on_shard = |(template, address): (&Arc<dyn Template>, &Option<SocketAddr>)| {
+        let on_shard = |(template, address): (&Arc<dyn Template>, &Option<Address>)| {
             let birth = ShardBirth {
                 shard: self.shard,
                 hands_over: self.hands_over,
-                bound: *address,
+                bound: address.clone(),
                 now: driver.now(),
                 waker: driver.waker(),
             };
@@ -437,7 +452,7 @@ pub struct Running {
     possible: u64,
     stop: Stop,
     threads: Vec<ShardThread>,
-    addresses: Vec<Option<SocketAddr>>,
+    addresses: Vec<Option<Address>>,
     kinds: Vec<ServiceKind>,
     published: Vec<Vec<Arc<Published>>>,
 }
@@ -459,9 +474,15 @@ impl Running {
         self.possible
     }
 
-    /// Where a service listens, by the order in which services were added. `None` for clients.
+    /// The IP address and port at which a service listens, by the order in which services were added. `None` for
+    /// clients, and for services at Unix sockets: see [`listens_at`](Self::listens_at).
     pub fn address(&self, service: usize) -> Option<SocketAddr> {
-        self.addresses.get(service).copied().flatten()
+        self.listens_at(service)?.ip()
+    }
+
+    /// Where a service listens, by the order in which services were added. `None` for clients.
+    pub fn listens_at(&self, service: usize) -> Option<&Address> {
+        self.addresses.get(service)?.as_ref()
     }
 
     /// Kinds of the services, in the order in which they were added.

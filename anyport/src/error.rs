@@ -1,9 +1,9 @@
 //! What can go wrong while an engine is set up or run. Every message says what to do next.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{fmt, io};
 
 use anyport_core::limits::InvalidLimit;
-use anyport_driver::DriverKind;
+use anyport_driver::{Address, DriverKind};
 
 /// `Result` of setting up and running an engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -35,7 +35,7 @@ pub enum Error {
     /// The address cannot be listened on.
     Listen {
         /// Where.
-        address: SocketAddr,
+        address: Address,
         /// Why not.
         source: io::Error,
     },
@@ -46,6 +46,13 @@ pub enum Error {
         /// Which.
         driver: DriverKind,
     },
+    /// A service is at a Unix socket, which the driver has not.
+    UnixSockets {
+        /// Which driver.
+        driver: DriverKind,
+    },
+    /// [`Spread::ReusePort`](crate::Spread::ReusePort) was asked for with a server at a Unix socket.
+    UnixReusePort,
     /// A shard's thread could not be started, or its driver failed while running.
     Shard {
         /// Which.
@@ -67,7 +74,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address { address, source } => {
-                write!(f, "`{address}` is not an address ({source}): give HOST:PORT, like 127.0.0.1:7000")
+                write!(f, "`{address}` is not an address ({source}): give HOST:PORT, like 127.0.0.1:7000, or unix:PATH")
             }
             Self::Limit(limit) => limit.fmt(f),
             Self::Shards { shards } => {
@@ -78,7 +85,7 @@ impl fmt::Display for Error {
             }
             Self::NoServices => f.write_str("the engine has no service: add one with `serve` or `connect`"),
             Self::Listen { address, source } => {
-                write!(f, "cannot listen on {address}: {}", explain_listen(*address, source))
+                write!(f, "cannot listen on {address}: {}", explain_listen(address, source))
             }
             Self::Driver(source) if is_short_of_files(source) => {
                 write!(f, "cannot open what a shard needs: {source}: {MORE_FILES}")
@@ -88,6 +95,13 @@ impl fmt::Display for Error {
                 f,
                 "Spread::ReusePort needs listeners that share a port, which driver {driver} cannot have: choose \
                  Spread::Auto or Spread::HandOver"
+            ),
+            Self::UnixSockets { driver } => {
+                write!(f, "Unix sockets are not supported by driver {driver}; use HOST:PORT")
+            }
+            Self::UnixReusePort => f.write_str(
+                "Spread::ReusePort needs listeners that share a port, and a Unix socket has none: choose Spread::Auto, \
+                 with which the first shard listens there and hands connections over",
             ),
             Self::Shard { shard, source } => write!(f, "shard {shard} failed: {source}"),
             Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
@@ -116,13 +130,27 @@ fn is_short_of_files(source: &io::Error) -> bool {
     source.raw_os_error().is_some_and(|code| SHORT_OF_FILES.contains(&code))
 }
 
-fn explain_listen(address: SocketAddr, source: &io::Error) -> String {
+fn explain_listen(address: &Address, source: &io::Error) -> String {
+    let is_low = address.ip().is_some_and(|address| address.port() < 1024);
     let advice = match source.kind() {
+        io::ErrorKind::AddrInUse if address.is_unix() => {
+            "stop the program that listens there, or choose another path"
+        }
+        io::ErrorKind::NotFound if address.is_unix() => "make the folder, or choose another path",
+        io::ErrorKind::PermissionDenied if address.is_unix() => {
+            "the system forbids it; choose a folder that this user may write to"
+        }
+        // What these say is whole.
+        io::ErrorKind::Unsupported | io::ErrorKind::AlreadyExists | io::ErrorKind::InvalidInput
+            if source.raw_os_error().is_none() =>
+        {
+            return source.to_string();
+        }
         io::ErrorKind::AddrInUse => "stop the program that uses it, or choose another port",
         io::ErrorKind::AddrNotAvailable => {
             "it is not an address of this machine; 0.0.0.0 listens on all of them"
         }
-        io::ErrorKind::PermissionDenied if cfg!(unix) && address.port() < 1024 => {
+        io::ErrorKind::PermissionDenied if cfg!(unix) && is_low => {
             "ports below 1024 need privilege; choose one from 1024 up, or grant CAP_NET_BIND_SERVICE"
         }
         io::ErrorKind::PermissionDenied => FORBIDDEN_PORT,

@@ -1,8 +1,9 @@
 //! What an application is to the engine.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyport_core::{CloseReason, Codec, Fault, Frame};
+use anyport_driver::Address;
 
 use crate::session::{Session, Shard};
 
@@ -20,12 +21,29 @@ pub enum Pressure {
 }
 
 /// A connection that could not be opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConnectFailure {
     /// Where to.
-    pub to: SocketAddr,
+    pub to: Address,
     /// Why not.
     pub fault: Fault,
+    /// Which attempt in a row it was, from 1, since the connection was last a stable one.
+    pub attempt: u32,
+    /// When the next one is, as configured; `None` if there is to be none.
+    pub next: Option<Duration>,
+}
+
+/// What follows a connection that could not be opened, or ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reconnect {
+    /// What the client was configured for: with [`reconnect`](crate::Client::reconnect) another attempt, as long as its
+    /// budget lasts; without it none.
+    #[default]
+    AsConfigured,
+    /// Another attempt after this time, whatever was configured.
+    After(Duration),
+    /// None.
+    Never,
 }
 
 /// An application: what to do when something happens to a session.
@@ -63,6 +81,8 @@ pub trait Handler: Sized + Send + 'static {
     /// A timer of the session is due ([`Session::set_timer`]). Not called for a session that drains or closes.
     fn on_session_timer(&mut self, _session: &mut Session<Self>, _timer: TimerKey) {}
 
-    /// A client's connection could not be opened.
-    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, _failure: &ConnectFailure) {}
+    /// A client's connection could not be opened. Decides whether it is tried again.
+    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, _failure: &ConnectFailure) -> Reconnect {
+        Reconnect::AsConfigured
+    }
 }

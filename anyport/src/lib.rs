@@ -70,12 +70,12 @@ pub use anyport_core::{
 #[cfg(windows)]
 #[doc(hidden)]
 pub use anyport_driver::machine::{ConsoleKey, interrupt};
-pub use anyport_driver::{DriverChoice, DriverConfig, DriverKind, SocketOptions};
+pub use anyport_driver::{Address, DriverChoice, DriverConfig, DriverKind, PeerAddress, SocketOptions};
 
 pub use counters::Counters;
 pub use engine::{Engine, Running, Spread};
 pub use error::{Error, Result};
-pub use handler::{ConnectFailure, Handler, Pressure, TimerKey};
+pub use handler::{ConnectFailure, Handler, Pressure, Reconnect, TimerKey};
 pub use message::{Message, MessageError};
 pub use remote::Remote;
 pub use router::Router;

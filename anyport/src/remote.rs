@@ -1,9 +1,9 @@
 //! Reaching sessions from outside their shard.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use anyport_core::SessionId;
-use anyport_driver::{Detached, Waker};
+use anyport_driver::{Detached, PeerAddress, Waker};
 
 use crate::{
     handler::Handler,
@@ -23,7 +23,7 @@ pub(crate) enum Job<H: Handler> {
     Session(SessionId, SessionJob<H>),
     Shard(ShardJob<H>),
     /// A connection that another shard accepted.
-    Adopt(Detached, SocketAddr),
+    Adopt(Detached, PeerAddress),
 }
 
 /// The sending end of one shard's mailbox.

@@ -1,9 +1,9 @@
 //! What a user adds to an engine: servers and clients.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 
 use anyport_core::{Codec, Limits};
-use anyport_driver::{ListenOptions, SocketOptions};
+use anyport_driver::{Address, ListenOptions, SocketOptions};
 
 use crate::error::{Error, Result};
 
@@ -27,7 +27,8 @@ pub struct Server<C> {
 }
 
 impl<C: Codec> Server<C> {
-    /// Listens on `address`, `HOST:PORT`; port 0 lets the system choose. Checked when the server is added.
+    /// Listens on `address`: `HOST:PORT`, where port 0 lets the system choose, or `unix:PATH`. Checked when the server
+    /// is added.
     pub fn bind(address: impl Into<String>, codec: C) -> Self {
         Self { address: address.into(), codec, limits: Limits::default(), listen: ListenOptions::default() }
     }
@@ -41,6 +42,13 @@ impl<C: Codec> Server<C> {
     /// Sets the options that accepted connections inherit.
     pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.listen.socket = options;
+        self
+    }
+
+    /// Permissions of the Unix socket's file, as in `chmod` (`0o660`): who may write to it may connect. Without it the
+    /// process's umask decides. TCP has none.
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.listen.unix_mode = Some(mode);
         self
     }
 
@@ -63,7 +71,7 @@ pub struct Client<C> {
 }
 
 impl<C: Codec> Client<C> {
-    /// One connection to `address`, `HOST:PORT`. Checked when the client is added.
+    /// One connection to `address`, `HOST:PORT` or `unix:PATH`. Checked when the client is added.
     pub fn to(address: impl Into<String>, codec: C) -> Self {
         Self {
             address: address.into(),
@@ -94,15 +102,30 @@ impl<C: Codec> Client<C> {
 }
 
 /// What a service does on a shard, without its codec and handler.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Role {
-    Server { address: SocketAddr, listen: ListenOptions },
-    Client { address: SocketAddr, options: SocketOptions, connections: usize },
+    Server { address: Address, listen: ListenOptions },
+    Client { address: Address, options: SocketOptions, connections: usize },
 }
 
-/// The first address that the text names.
-pub(crate) fn resolve(address: &str) -> Result<SocketAddr> {
+impl Role {
+    /// True if it is about a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        match self {
+            Self::Server { address, .. } | Self::Client { address, .. } => address.is_unix(),
+        }
+    }
+}
+
+/// The first address that the text names: a path after `unix:`, or what the system's resolver says of HOST:PORT.
+pub(crate) fn resolve(address: &str) -> Result<Address> {
     let fail = |source| Error::Address { address: address.to_owned(), source };
+    if Address::unix_path(address).is_some() {
+        return address.parse().map_err(fail);
+    }
     let mut found = address.to_socket_addrs().map_err(fail)?;
-    found.next().ok_or_else(|| fail(std::io::Error::new(std::io::ErrorKind::NotFound, "no address found")))
+    found
+        .next()
+        .map(Address::Ip)
+        .ok_or_else(|| fail(std::io::Error::new(std::io::ErrorKind::NotFound, "no address found")))
 }

@@ -2,11 +2,10 @@
 
 use std::{
     io,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use anyport_driver::{Completion, Driver};
+use anyport_driver::{Address, Completion, Driver};
 
 use crate::{
     error::{Error, Result},
@@ -35,7 +34,7 @@ impl<D: Driver> ShardLoop<D> {
     }
 
     /// Starts every service; gives the addresses that are listened on.
-    pub(crate) fn start(&mut self) -> Result<Vec<Option<SocketAddr>>> {
+    pub(crate) fn start(&mut self) -> Result<Vec<Option<Address>>> {
         let now = self.io.now();
         let mut bound = Vec::new();
         for service in &mut self.services {

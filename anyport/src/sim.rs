@@ -27,7 +27,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyport_driver::{DriverKind, sim::Sim};
+use anyport_driver::{Address, DriverKind, sim::Sim};
 
 pub use anyport_driver::sim::{
     Behaviour, FaultClass, FaultCounts, FaultId, FaultSite, Faults, Rate, SimNet, SimPeer, SimPeerListener,
@@ -61,7 +61,7 @@ impl Engine {
         if self.services.is_empty() {
             return Err(Error::NoServices);
         }
-        let spread = self.spread.with(DriverKind::Sim)?;
+        let spread = self.spread_with(DriverKind::Sim)?;
         let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
         let mut engine = SimEngine {
             net: net.clone(),
@@ -84,7 +84,7 @@ impl Engine {
             };
             let mut running = plan.build(net.driver(self.config), |template, birth| template.on_sim(birth));
             for (known, bound) in engine.addresses.iter_mut().zip(running.start()?) {
-                *known = known.or(bound);
+                *known = known.take().or(bound);
             }
             engine.shards.push(Some(running));
         }
@@ -110,7 +110,7 @@ pub struct SimEngine {
     net: SimNet,
     /// `None` once a shard has ended, as its thread would have.
     shards: Vec<Option<ShardLoop<Sim>>>,
-    addresses: Vec<Option<SocketAddr>>,
+    addresses: Vec<Option<Address>>,
     published: Vec<Vec<Arc<Published>>>,
     stop: Stop,
     /// Turns since the clock moved by itself.
@@ -123,9 +123,15 @@ impl SimEngine {
         &self.net
     }
 
-    /// Where a service listens, by the order in which services were added. `None` for clients.
+    /// The IP address and port at which a service listens, by the order in which services were added. `None` for
+    /// clients, and for services at Unix sockets: see [`listens_at`](Self::listens_at).
     pub fn address(&self, service: usize) -> Option<SocketAddr> {
-        self.addresses.get(service).copied().flatten()
+        self.listens_at(service)?.ip()
+    }
+
+    /// Where a service listens, by the order in which services were added. `None` for clients.
+    pub fn listens_at(&self, service: usize) -> Option<&Address> {
+        self.addresses.get(service)?.as_ref()
     }
 
     /// Counters of a service, summed over its shards. Zeros if there is no such service.

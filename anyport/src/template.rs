@@ -1,13 +1,12 @@
 //! A service before it is on any shard.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Instant,
 };
 
 use anyport_core::Limits;
-use anyport_driver::options::PortSharing;
+use anyport_driver::{Address, options::PortSharing};
 
 use crate::{
     counters::{Live, Published},
@@ -23,7 +22,7 @@ pub(crate) struct ShardBirth {
     pub(crate) shard: usize,
     /// The first shard accepts for all.
     pub(crate) hands_over: bool,
-    pub(crate) bound: Option<SocketAddr>,
+    pub(crate) bound: Option<Address>,
     pub(crate) now: Instant,
     pub(crate) waker: anyport_driver::Waker,
 }
@@ -61,11 +60,15 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
         let shard = birth.shard;
         let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mailbox = mailbox.expect("a shard is built once");
-        let hands_over = birth.hands_over;
-        let mut role = self.role;
+        let mut role = self.role.clone();
+        // Listeners cannot share a path.
+        let one_listens = matches!(&role, Role::Server { address: Address::Unix(_), .. });
+        let hands_over = birth.hands_over || (one_listens && self.shards > 1);
         match &mut role {
             Role::Server { address, listen } => {
-                *address = birth.bound.unwrap_or(*address);
+                if let Some(bound) = &birth.bound {
+                    address.clone_from(bound);
+                }
                 listen.detachable = hands_over;
                 listen.port = match birth.bound {
                     _ if hands_over || self.shards == 1 => PortSharing::Alone,

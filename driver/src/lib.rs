@@ -64,6 +64,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod address;
 #[cfg(any(unix, windows))]
 mod arena;
 #[cfg(any(unix, windows))]
@@ -96,11 +97,11 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 
 use std::{
     io,
-    net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
 
+pub use address::{Address, PeerAddress};
 pub use anyport_core::{Fault, FaultKind, SendBatch};
 pub use options::{DriverConfig, FileOptions, ListenOptions, SocketOptions, numbered};
 pub use probe::{DriverChoice, DriverKind};
@@ -122,20 +123,20 @@ pub trait Driver: Sized {
     fn kind(&self) -> DriverKind;
 
     /// Opens a listening socket. Accepting starts with [`Op::Accept`]. Returns the key and the address that
-    /// was bound, with the port that the system chose if `address` had port 0.
+    /// was bound, with the port that the system chose if `address` had port 0. The file of a Unix
+    /// socket goes with the listener; one that a dead server left is replaced.
     ///
     /// # Errors
     /// As the system says: the address is in use, not of this machine, or not permitted; descriptors are short.
     /// [`Unsupported`](io::ErrorKind::Unsupported) if the port is to be shared and the system has no such thing
-    /// ([`DriverKind::shares_ports`]).
-    fn listen(&mut self, address: SocketAddr, options: &ListenOptions)
-    -> io::Result<(SocketKey, SocketAddr)>;
+    /// ([`DriverKind::shares_ports`]), or has no Unix sockets ([`DriverKind::has_unix_sockets`]).
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)>;
 
     /// Opens a socket that is to connect to `address`. Connecting starts with [`Op::Connect`].
     ///
     /// # Errors
     /// If the driver has no place for it, the system is short of descriptors or memory, or refuses an option.
-    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault>;
+    fn open(&mut self, address: &Address, options: &SocketOptions) -> Result<SocketKey, Fault>;
 
     /// Opens a file to append to, and gives its key and how many bytes it has. It is made if it is missing; its folder
     /// is not (sentence 14).

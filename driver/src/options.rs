@@ -41,6 +41,9 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// How listeners of one process share a port.
     pub port: PortSharing,
+    /// Permissions of a Unix socket's file, as in `chmod` (`0o660`): who may write to it may connect. What the
+    /// process's umask leaves if `None`, the default.
+    pub unix_mode: Option<u32>,
     /// Accepted sockets will be taken out of the driver ([`detach`](crate::Driver::detach)): where the system
     /// has a cheaper kind of socket that cannot move, do not use it. Default false.
     pub detachable: bool,
@@ -48,7 +51,13 @@ pub struct ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { socket: SocketOptions::default(), backlog: 4096, port: PortSharing::Alone, detachable: false }
+        Self {
+            socket: SocketOptions::default(),
+            backlog: 4096,
+            port: PortSharing::Alone,
+            unix_mode: None,
+            detachable: false,
+        }
     }
 }
 

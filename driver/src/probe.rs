@@ -24,6 +24,11 @@ impl DriverKind {
     pub fn shares_ports(self) -> bool {
         self != Self::Iocp
     }
+
+    /// True if it can listen at paths and connect to them ([`Address::Unix`](crate::Address::Unix)).
+    pub fn has_unix_sockets(self) -> bool {
+        self != Self::Iocp
+    }
 }
 
 impl fmt::Display for DriverKind {

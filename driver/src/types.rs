@@ -1,8 +1,8 @@
 //! The nouns of the contract: tokens, keys, operations, outcomes.
 
-use std::net::SocketAddr;
-
 use anyport_core::{Fault, SendBatch, SlabKey};
+
+use crate::address::PeerAddress;
 
 /// Comes back unchanged with every completion of the operation that it was submitted with. The driver gives it
 /// no meaning.
@@ -130,7 +130,7 @@ pub struct Accepted {
     /// The new socket.
     pub socket: SocketKey,
     /// Who connected.
-    pub peer: SocketAddr,
+    pub peer: PeerAddress,
 }
 
 /// What receiving gave.

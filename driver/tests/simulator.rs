@@ -14,7 +14,8 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr:
 
 /// A listener that accepts, token 0.
 fn listening(driver: &mut Sim) -> (SocketKey, SocketAddr) {
-    let (listener, address) = driver.listen(ANY, &ListenOptions::default()).unwrap();
+    let (listener, address) = driver.listen(&ANY.into(), &ListenOptions::default()).unwrap();
+    let address = address.ip().unwrap();
     driver.submit(Token(0), Op::Accept { listener });
     (listener, address)
 }
@@ -113,11 +114,12 @@ fn a_full_backlog_makes_connecting_wait_and_give_up() {
     let net = SimNet::new(4);
     let mut driver = net.driver(CONFIG);
     let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
-    let (_, address) = driver.listen(ANY, &options).unwrap();
+    let (_, address) = driver.listen(&ANY.into(), &options).unwrap();
+    let address = address.ip().unwrap();
     let _first = net.connect(address).unwrap();
     assert_eq!(net.connect(address).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     let start = driver.now();
-    let socket = driver.open(address, &SocketOptions::default()).unwrap();
+    let socket = driver.open(&address.into(), &SocketOptions::default()).unwrap();
     driver.submit(Token(1), Op::Connect { socket });
     let mut completions = Vec::new();
     driver.wait(None, &mut completions).unwrap();
@@ -131,7 +133,7 @@ fn drivers_share_a_net_and_its_clock() {
     let net = SimNet::new(5);
     let (mut server, mut client) = (net.driver(CONFIG), net.driver(CONFIG));
     let (_, address) = listening(&mut server);
-    let socket = client.open(address, &SocketOptions::default()).unwrap();
+    let socket = client.open(&address.into(), &SocketOptions::default()).unwrap();
     client.submit(Token(1), Op::Connect { socket });
     let mut completions = Vec::new();
     client.wait(None, &mut completions).unwrap();
@@ -158,9 +160,9 @@ fn a_step_is_bounded_by_the_behaviour_and_a_buffer_by_its_options() {
     let mut driver = net.driver(CONFIG);
     let options = SocketOptions { receive_buffer_bytes: Some(100), ..SocketOptions::default() };
     let (listener, address) =
-        driver.listen(ANY, &ListenOptions { socket: options, ..ListenOptions::default() }).unwrap();
+        driver.listen(&ANY.into(), &ListenOptions { socket: options, ..ListenOptions::default() }).unwrap();
     driver.submit(Token(0), Op::Accept { listener });
-    let mut peer = net.connect(address).unwrap();
+    let mut peer = net.connect(address.ip().unwrap()).unwrap();
     assert_eq!(peer.write(&[1; 3_000]), 3_000);
     let mut completions = Vec::new();
     for _ in 0..100 {

@@ -101,7 +101,8 @@ impl<D: Driver> Storm<D> {
     fn new(mut driver: D, seed: u64) -> Self {
         let socket = SocketOptions { send_buffer_bytes: Some(4 << 10), ..SocketOptions::default() };
         let options = ListenOptions { socket, ..ListenOptions::default() };
-        let (listener, address) = driver.listen(SocketAddr::new(V4, 0), &options).unwrap();
+        let (listener, address) = driver.listen(&SocketAddr::new(V4, 0).into(), &options).unwrap();
+        let address = address.ip().unwrap();
         driver.submit(Token(ACCEPT), Op::Accept { listener });
         Self {
             driver,
@@ -273,7 +274,7 @@ impl<D: Driver> Storm<D> {
         let index = (token.0 >> 8) as usize;
         match outcome {
             Outcome::Accepted(accepted) => {
-                let index = self.by_peer.remove(&accepted.peer).expect("one of our peers");
+                let index = self.by_peer.remove(&accepted.peer.socket().unwrap()).expect("one of our peers");
                 self.sessions[index].socket = Some(accepted.socket);
             }
             Outcome::Received(Received::Data(lease)) => {

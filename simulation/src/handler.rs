@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Pressure, Refusal, Sent, Session, Shard,
-    TimerKey,
+    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Pressure, Reconnect, Refusal, Sent, Session,
+    Shard, TimerKey,
 };
 
 use crate::{
@@ -160,7 +160,7 @@ impl<C: Wire> Everything<C> {
     /// Does what the seed says, in which callback that is.
     fn act(&mut self, session: &mut Session<Self>, callback: u64) {
         let shared = Arc::clone(&self.shared);
-        let address = session.peer_address();
+        let address = session.peer_address().socket().expect("it came by IP");
         let connection = {
             let ledger = shared.ledger();
             if ledger.calm {
@@ -498,7 +498,8 @@ impl<C: Wire> Handler for Everything<C> {
     }
 
     fn on_open(&mut self, session: &mut Session<Self>) {
-        let (id, address) = (session.id(), session.peer_address());
+        let (id, peer) = (session.id(), session.peer_address());
+        let address = peer.socket().expect("it came by IP");
         let now = session.shard().now();
         let (is_open, sessions_max) = (session.is_open(), self.shared.limits.sessions_max);
         let at = {
@@ -576,12 +577,13 @@ impl<C: Wire> Handler for Everything<C> {
         self.act_on_shard(shard, 2);
     }
 
-    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) {
+    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
         let now = shard.now();
         let mut ledger = self.shared.ledger();
         ledger.connect_failed += 1;
         ledger.tell(now, || format!("connecting to {} failed: {}", failure.to, failure.fault));
         drop(ledger);
         self.act_on_shard(shard, 3);
+        Reconnect::AsConfigured
     }
 }

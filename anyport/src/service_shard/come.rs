@@ -1,17 +1,16 @@
 //! Sessions come: accepted, handed over, connected.
 
-use std::net::SocketAddr;
-
 use anyport_core::{
     CloseReason, Codec, Connection, Fault, Reassembly, SlabKey,
     planted::{Bug, planted},
 };
-use anyport_driver::{Accepted, Detached, Driver, Op, SocketKey};
+use anyport_driver::{Accepted, Address, Detached, Driver, Op, PeerAddress, SocketKey};
 
 use super::{ServiceShard, timers::idle_due, token};
 use crate::{
     handler::{ConnectFailure, Handler},
     remote::Job,
+    service::Role,
     session::{Slot, TimerEvent},
 };
 
@@ -31,7 +30,7 @@ impl<H: Handler> ServiceShard<H> {
         self.open(io, socket, peer);
     }
 
-    pub(super) fn adopted<D: Driver>(&mut self, io: &mut D, detached: Detached, peer: SocketAddr) {
+    pub(super) fn adopted<D: Driver>(&mut self, io: &mut D, detached: Detached, peer: PeerAddress) {
         if planted(Bug::HandedOverLost) {
             return;
         }
@@ -41,7 +40,7 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     /// Gives a connected socket a session.
-    pub(super) fn open<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: SocketAddr) {
+    pub(super) fn open<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: PeerAddress) {
         self.local.counters.accepted += 1;
         if self.ending && !planted(Bug::AcceptedWhileEnding) {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
@@ -65,7 +64,7 @@ impl<H: Handler> ServiceShard<H> {
         &mut self,
         io: &mut D,
         socket: SocketKey,
-        peer: SocketAddr,
+        peer: PeerAddress,
         reason: CloseReason,
     ) {
         io.submit(self.listener_token(), Op::Close { socket });
@@ -73,7 +72,7 @@ impl<H: Handler> ServiceShard<H> {
         self.log_limit.note(self.local.now, || format!("connection from {peer} refused: {reason}"));
     }
 
-    pub(super) fn slot(&self, connection: Connection, socket: SocketKey, peer: SocketAddr) -> Slot<H> {
+    pub(super) fn slot(&self, connection: Connection, socket: SocketKey, peer: PeerAddress) -> Slot<H> {
         let (decoder, encoder) = self.local.codec.split();
         Slot {
             connection,
@@ -108,15 +107,15 @@ impl<H: Handler> ServiceShard<H> {
     pub(super) fn connect<D: Driver>(
         &mut self,
         io: &mut D,
-        address: SocketAddr,
+        address: &Address,
         options: anyport_driver::SocketOptions,
     ) {
         let socket = match io.open(address, &options) {
             Ok(socket) => socket,
-            Err(fault) => return self.connect_failed(address, fault),
+            Err(fault) => return self.connect_failed(address.clone(), fault),
         };
         let connection = Connection::connecting(self.local.limits.pause_reading_under_pressure);
-        let slot = self.slot(connection, socket, address);
+        let slot = self.slot(connection, socket, address.as_peer());
         let Some(key) = self.local.sessions.insert_with(|_| slot) else {
             return io.submit(self.listener_token(), Op::Close { socket });
         };
@@ -140,7 +139,8 @@ impl<H: Handler> ServiceShard<H> {
             }
             Err(fault) => {
                 slot.connection.handle_connect_failed(CloseReason::ReceiveFailed(fault));
-                let to = slot.peer;
+                let Role::Client { address, .. } = &self.role else { unreachable!("only a client connects") };
+                let to = address.clone();
                 if !planted(Bug::FailedConnectKept) {
                     self.local.mark(key);
                 }
@@ -149,11 +149,13 @@ impl<H: Handler> ServiceShard<H> {
         }
     }
 
-    pub(super) fn connect_failed(&mut self, to: SocketAddr, fault: Fault) {
+    pub(super) fn connect_failed(&mut self, to: Address, fault: Fault) {
         self.local.counters.connect_failed += 1;
         if !self.ending {
-            let failure = ConnectFailure { to, fault };
-            self.call_shard(|handler, shard| handler.on_connect_failed(shard, &failure));
+            let failure = ConnectFailure { to, fault, attempt: 1, next: None };
+            self.call_shard(|handler, shard| {
+                handler.on_connect_failed(shard, &failure);
+            });
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Sessions go: reported once, counted, logged.
 
-use std::net::SocketAddr;
-
 use anyport_core::{
     CloseReason, SlabKey,
     planted::{Bug, planted},
     reason::Blame,
 };
+
+use anyport_driver::PeerAddress;
 
 use super::ServiceShard;
 use crate::handler::Handler;
@@ -40,7 +40,7 @@ impl<H: Handler> ServiceShard<H> {
         }
     }
 
-    pub(super) fn log_closed(&mut self, key: SlabKey, peer: SocketAddr, reason: CloseReason) {
+    pub(super) fn log_closed(&mut self, key: SlabKey, peer: PeerAddress, reason: CloseReason) {
         let id = self.local.id(key);
 
         if matches!(reason.blame(), Blame::Peer | Blame::Application) {

@@ -9,7 +9,6 @@ mod receive;
 mod timers;
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +19,7 @@ use anyport_core::{
     planted::{Bug, planted},
     wheel,
 };
-use anyport_driver::{Completion, Driver, Op, Outcome, Received, SocketKey, Token};
+use anyport_driver::{Address, Completion, Driver, Op, Outcome, Received, SocketKey, Token};
 
 use crate::{
     audit::Audit,
@@ -55,7 +54,7 @@ fn slot_of(token: Token) -> SlabKey {
 /// A service on a shard, for the shard's loop: one virtual call per event enters here, below it everything is
 /// concrete.
 pub(crate) trait ServiceOnShard<D: Driver> {
-    fn start(&mut self, io: &mut D) -> Result<Option<SocketAddr>>;
+    fn start(&mut self, io: &mut D) -> Result<Option<Address>>;
     fn set_now(&mut self, now: Instant);
     fn complete(&mut self, io: &mut D, completion: Completion);
     /// True if more jobs are waiting than one turn takes.
@@ -166,22 +165,22 @@ impl<H: Handler> ServiceShard<H> {
 }
 
 impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
-    fn start(&mut self, io: &mut D) -> Result<Option<SocketAddr>> {
+    fn start(&mut self, io: &mut D) -> Result<Option<Address>> {
         self.call_shard(Handler::on_start);
-        match self.role {
+        match self.role.clone() {
             Role::Server { address, listen } => {
                 if !self.accepts() {
                     return Ok(None);
                 }
-                let fail = |source| Error::Listen { address, source };
-                let (listener, bound) = io.listen(address, &listen).map_err(fail)?;
+                let (listener, bound) =
+                    io.listen(&address, &listen).map_err(|source| Error::Listen { address, source })?;
                 self.listener = Some(listener);
                 io.submit(self.listener_token(), Op::Accept { listener });
                 Ok(Some(bound))
             }
             Role::Client { address, options, connections } => {
                 for _ in 0..connections {
-                    self.connect(io, address, options);
+                    self.connect(io, &address, options);
                 }
                 Ok(None)
             }

@@ -5,9 +5,10 @@ mod shard;
 mod slot;
 mod timers;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyport_core::{CloseReason, Encode, Frame, Sent, SessionId, SlabKey, State};
+use anyport_driver::PeerAddress;
 
 pub(crate) use local::{Local, TimerEvent};
 pub use shard::Shard;
@@ -37,8 +38,8 @@ impl<H: Handler> Session<'_, H> {
         &mut self.local.slot(self.key).state
     }
 
-    /// The other end.
-    pub fn peer_address(&mut self) -> SocketAddr {
+    /// The other end: who connected, or where to. Who connects to a Unix socket has no address.
+    pub fn peer_address(&mut self) -> PeerAddress {
         self.local.slot(self.key).peer
     }
 

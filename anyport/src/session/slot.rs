@@ -1,8 +1,7 @@
 //! One session in its shard's slab.
 
 use anyport_core::{Codec, Connection, Reassembly};
-use anyport_driver::SocketKey;
-use std::net::SocketAddr;
+use anyport_driver::{PeerAddress, SocketKey};
 
 use super::timers::TimerTable;
 use crate::handler::Handler;
@@ -25,7 +24,7 @@ pub(crate) struct Slot<H: Handler> {
     pub(crate) timers: Option<Box<TimerTable>>,
     /// Tick at which bytes last arrived.
     pub(crate) received_at: u64,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: PeerAddress,
     pub(crate) dirty: bool,
     /// `on_open` was called, so `on_close` is owed.
     pub(crate) opened: bool,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyport::{
-    Client, ConnectFailure, DriverChoice, Engine, Error, FaultKind, Frame, Handler, Limits, Raw, Server,
-    Session, SessionId, Shard, Spread, TimerKey,
+    Client, ConnectFailure, DriverChoice, Engine, Error, FaultKind, Frame, Handler, Limits, Raw, Reconnect,
+    Server, Session, SessionId, Shard, Spread, TimerKey,
 };
 
 use crate::support::{Bed, Echo, Event, Events, PATIENCE, Peer};
@@ -227,9 +227,10 @@ impl Handler for Unlucky {
 
     fn on_frame(&mut self, _session: &mut Session<Self>, _frame: Frame) {}
 
-    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) {
+    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
         assert!(shard.sessions() <= 3);
-        self.tell.send(*failure).unwrap();
+        self.tell.send(failure.clone()).unwrap();
+        Reconnect::AsConfigured
     }
 }
 
@@ -242,7 +243,7 @@ fn a_connection_that_is_refused_is_told(driver: DriverChoice) {
     let running = engine.connect(client, move |_| Unlucky { tell: tell.clone() }).unwrap().start().unwrap();
     for _ in 0..3 {
         let failure = told.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((failure.to, failure.fault.kind), (free, FaultKind::Refused));
+        assert_eq!((failure.to, failure.fault.kind), (free.into(), FaultKind::Refused));
     }
     let stop = running.stopper();
     stop.drain();

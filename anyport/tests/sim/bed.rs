@@ -107,8 +107,13 @@ impl Handler for Obedient {
         self.note(shard, Told::Timer(timer));
     }
 
-    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, _failure: &anyport::ConnectFailure) {
+    fn on_connect_failed(
+        &mut self,
+        shard: &mut Shard<Self>,
+        _failure: &anyport::ConnectFailure,
+    ) -> anyport::Reconnect {
         self.note(shard, Told::ConnectFailed);
+        anyport::Reconnect::AsConfigured
     }
 }
 

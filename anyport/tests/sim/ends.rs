@@ -27,7 +27,7 @@ fn an_address_in_use_or_nobodys_is_an_error_and_holds_nothing() {
     let taken = net.listen(address).unwrap();
     for spread in [Spread::ReusePort, Spread::HandOver] {
         let error = engine().spread(spread).simulate(&net).unwrap_err();
-        assert!(matches!(error, Error::Listen { address: at, .. } if at == address), "{error}");
+        assert!(matches!(&error, Error::Listen { address: at, .. } if *at == address.into()), "{error}");
     }
     drop(taken);
     let server = Server::bind("192.0.2.1:7000", Lines::default());

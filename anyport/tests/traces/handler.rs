@@ -299,7 +299,7 @@ pub(crate) struct Mind {
 impl Obedient {
     fn tell(&self, session: &mut Session<'_, Self>, event: Event) {
         // Whoever is not listening any more does not want to know.
-        let _ = self.tell.send(((self.door, session.peer_address()), event));
+        let _ = self.tell.send(((self.door, session.peer_address().socket().expect("it came by IP")), event));
     }
 
     fn obey(&mut self, session: &mut Session<'_, Self>, command: Command, frame: Frame) {

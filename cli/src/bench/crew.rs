@@ -96,7 +96,7 @@ impl Crew {
 
     /// The first connection that could not be opened.
     pub(crate) fn first_failure(&self) -> Option<ConnectFailure> {
-        *self.first_failure.lock().unwrap_or_else(PoisonError::into_inner)
+        self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Connections that were opened, lost ones included.
@@ -204,7 +204,7 @@ impl Station {
     /// A connection could not be opened.
     pub(crate) fn failed(&self, failure: &ConnectFailure) {
         let mut first = self.crew.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(*failure);
+        first.get_or_insert_with(|| failure.clone());
         drop(first);
         self.attempted();
     }

@@ -1,7 +1,6 @@
 //! Accepting and connecting: how sockets come into the driver.
 
 use std::{
-    net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Instant,
 };
@@ -17,6 +16,7 @@ use super::{
     tag::Tag,
 };
 use crate::{
+    address::{Address, PeerAddress},
     options::SocketOptions,
     posting::Posting,
     types::{Accepted, Completion, Outcome, SocketKey, Token},
@@ -82,7 +82,7 @@ impl IoUring {
     pub(super) fn accepted(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
         let result = outcome(result);
         let accepting = self.accepting.get_mut(slot).expect("an accept completed that was posted");
-        let (key, peer) = (accepting.listener, accepting.peer.address());
+        let (key, peer) = (accepting.listener, accepting.peer.peer());
         let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
         let closing = listener.closing;
         let listening = listener.listening.as_mut().expect("it is a listener");
@@ -127,7 +127,7 @@ impl IoUring {
         &mut self,
         token: Token,
         descriptor: Descriptor,
-        peer: SocketAddr,
+        peer: PeerAddress,
         out: &mut Vec<Completion>,
     ) -> Result<(), Fault> {
         match self.sockets.insert(Socket { movable: true, ..Socket::new(descriptor, None) }) {
@@ -226,12 +226,12 @@ impl IoUring {
 
     pub(super) fn open_to_connect(
         &mut self,
-        address: SocketAddr,
+        address: &Address,
         options: &SocketOptions,
     ) -> Result<SocketKey, Fault> {
         let fd = unix_socket::for_connect(address, options, unix_socket::Mode::Blocking)
             .map_err(|error| errno::fault(unix_socket::errno_of(&error)))?;
-        let connecting = Some(Box::new(Connecting::Opened(address)));
+        let connecting = Some(Box::new(Connecting::Opened(address.clone())));
         let socket = Socket { connecting, ..Socket::new(Descriptor::Plain(fd), None) };
         let added = self.sockets.insert(socket);
         added.map(SocketKey).map_err(|_closed_by_dropping_it| Fault::of(FaultKind::NoDescriptors))
@@ -244,10 +244,11 @@ impl IoUring {
         let (Some(connecting), Descriptor::Plain(fd)) = (&mut socket.connecting, &socket.descriptor) else {
             return self.queue(token, Outcome::Connected(Err(INVALID)));
         };
-        let Connecting::Opened(to) = **connecting else {
+        let Connecting::Opened(to) = &**connecting else {
             return self.queue(token, Outcome::Connected(Err(INVALID)));
         };
-        **connecting = Connecting::InFlight(token, RawAddress::of(to));
+        let raw = RawAddress::of(to);
+        **connecting = Connecting::InFlight(token, raw);
         let Connecting::InFlight(_, address) = &**connecting else { unreachable!("set above") };
         let storage = (&raw const address.storage).cast();
         let entry = opcode::Connect::new(types::Fd(fd.as_raw_fd()), storage, address.len)

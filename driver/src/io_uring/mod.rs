@@ -41,7 +41,6 @@ mod tag;
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -66,6 +65,7 @@ use self::{
 };
 use crate::{
     COMPLETIONS_MAX, Driver, FILES_MAX,
+    address::Address,
     files::helper::Helper,
     options::{DriverConfig, FileOptions, ListenOptions, SocketOptions},
     posting::Posting,
@@ -536,13 +536,10 @@ impl Driver for IoUring {
         DriverKind::IoUring
     }
 
-    fn listen(
-        &mut self,
-        address: SocketAddr,
-        options: &ListenOptions,
-    ) -> io::Result<(SocketKey, SocketAddr)> {
-        let (socket, bound) = unix_socket::listen(address, options, unix_socket::Mode::Blocking)?;
-        let listening = Listening { posting: Posting::new(), detachable: options.detachable };
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)> {
+        let unix_socket::Listening { socket, bound, file } =
+            unix_socket::listen(address, options, unix_socket::Mode::Blocking)?;
+        let listening = Listening { posting: Posting::new(), detachable: options.detachable, file };
         let socket = Socket::new(Descriptor::Plain(socket), Some(Box::new(listening)));
         match self.sockets.insert(socket) {
             Ok(key) => Ok((SocketKey(key), bound)),
@@ -550,7 +547,7 @@ impl Driver for IoUring {
         }
     }
 
-    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+    fn open(&mut self, address: &Address, options: &SocketOptions) -> Result<SocketKey, Fault> {
         self.open_to_connect(address, options)
     }
 

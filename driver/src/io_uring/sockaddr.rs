@@ -3,7 +3,11 @@
 use std::{
     mem::MaybeUninit,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::unix::ffi::OsStrExt,
+    path::Path,
 };
+
+use crate::address::{Address, PeerAddress};
 
 /// An address that the kernel reads or writes. Must stay in place while an operation uses it.
 #[repr(C)]
@@ -25,7 +29,31 @@ impl RawAddress {
         self.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     }
 
-    pub(super) fn of(address: SocketAddr) -> Self {
+    pub(super) fn of(address: &Address) -> Self {
+        match address {
+            Address::Ip(ip) => Self::of_ip(*ip),
+            Address::Unix(path) => Self::of_path(path),
+        }
+    }
+
+    /// The path fits: it was looked at when the socket was opened.
+    fn of_path(path: &Path) -> Self {
+        let mut raw = Self::empty();
+        let bytes = path.as_os_str().as_bytes();
+        let mut value =
+            libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+        assert!(bytes.len() < value.sun_path.len(), "a path of {} bytes was let through", bytes.len());
+        for (place, byte) in value.sun_path.iter_mut().zip(bytes) {
+            *place = byte.cast_signed() as libc::c_char;
+        }
+        // SAFETY: `sockaddr_storage` is larger than `sockaddr_un` and aligned for any address.
+        unsafe { (&raw mut raw.storage).cast::<libc::sockaddr_un>().write(value) };
+        // With the zero at the end.
+        raw.len = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1) as libc::socklen_t;
+        raw
+    }
+
+    fn of_ip(address: SocketAddr) -> Self {
         let mut raw = Self::empty();
         let at = &raw mut raw.storage;
         match address {
@@ -57,7 +85,14 @@ impl RawAddress {
     }
 
     /// What the kernel wrote, or the unspecified address for a family that is none of ours.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(super) fn peer(&self) -> PeerAddress {
+        if i32::from(self.storage.ss_family) == libc::AF_UNIX {
+            return PeerAddress::Unix;
+        }
+        PeerAddress::Ip(self.address())
+    }
+
+    fn address(&self) -> SocketAddr {
         let at = &raw const self.storage;
         match i32::from(self.storage.ss_family) {
             libc::AF_INET => {
@@ -83,11 +118,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_has_its_zero_and_its_length() {
+        let raw = RawAddress::of(&Address::Unix("/run/x.sock".into()));
+        assert_eq!((raw.len, raw.peer()), (2 + 11 + 1, PeerAddress::Unix));
+    }
+
+    #[test]
     fn addresses_survive_the_kernels_layout() {
         for text in ["127.0.0.1:7000", "255.1.2.3:65535", "[::1]:1", "[fe80::1%3]:80", "[::ffff:10.0.0.1]:9"]
         {
             let address: SocketAddr = text.parse().unwrap();
-            assert_eq!(RawAddress::of(address).address(), address);
+            assert_eq!(RawAddress::of(&address.into()).peer(), address);
         }
     }
 }

@@ -1,17 +1,16 @@
 //! What the driver keeps of each socket.
 
-use std::{
-    net::SocketAddr,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyport_core::{Fault, SendBatch};
 use io_uring::{opcode, squeue, types};
 
 use super::{buffers, sockaddr::RawAddress, tag::Tag};
 use crate::{
+    address::Address,
     posting::Posting,
     types::{SocketKey, Token},
+    unix::local::SocketFile,
 };
 
 /// Most pieces handed to the kernel in one send; the rest of a batch follows when they are sent.
@@ -74,12 +73,15 @@ pub(super) struct Listening {
     pub(super) posting: Posting,
     /// Accepted sockets are plain descriptors, which can leave the driver.
     pub(super) detachable: bool,
+    /// The file that goes with it, if it is a Unix socket.
+    #[expect(dead_code, reason = "it does its work when it is dropped")]
+    pub(super) file: Option<SocketFile>,
 }
 
 /// What a socket from `open` is, until it is connected.
 pub(super) enum Connecting {
     /// It has not tried yet.
-    Opened(SocketAddr),
+    Opened(Address),
     /// The kernel has the connect, and reads the address here.
     InFlight(Token, RawAddress),
     /// It failed: the socket can only be closed.

@@ -124,7 +124,7 @@ impl Iocp {
         let options = listener.listening().expect("it is an open listener").options;
         winsock::set_options(&socket, &options).map_err(|error| fault_of(&error))?;
         let peer = self.extensions.peer(addresses).ok_or(Fault::of(FaultKind::PeerReset))?;
-        Ok(Accepted { socket: SocketKey(self.add(socket, true)?), peer })
+        Ok(Accepted { socket: SocketKey(self.add(socket, true)?), peer: peer.into() })
     }
 
     fn note_short(&mut self, key: SlabKey) {

@@ -37,7 +37,7 @@ mod winsock;
 use std::{
     collections::VecDeque,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     os::windows::io::OwnedSocket,
     path::Path,
     sync::Arc,
@@ -56,7 +56,9 @@ use self::{
     winsock::Extensions,
 };
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions, Waker,
+    Address, COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions,
+    Waker,
+    address::no_unix_sockets,
     arena::Arena,
     files::Files,
     posting::Posting,
@@ -335,11 +337,8 @@ impl Driver for Iocp {
         DriverKind::Iocp
     }
 
-    fn listen(
-        &mut self,
-        address: SocketAddr,
-        options: &ListenOptions,
-    ) -> io::Result<(SocketKey, SocketAddr)> {
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)> {
+        let Address::Ip(address) = *address else { return Err(no_unix_sockets(self.kind())) };
         if !self.has_place() {
             return Err(io::Error::from_raw_os_error(WSAEMFILE));
         }
@@ -349,12 +348,13 @@ impl Driver for Iocp {
             Listening { posting: Posting::new(), options: options.socket, address: bound, failures: 0 };
         let socket = Socket { associated: true, ..Socket::new(handle, Role::Listener(Box::new(listening))) };
         match self.sockets.insert(socket) {
-            Ok(key) => Ok((SocketKey(key), bound)),
+            Ok(key) => Ok((SocketKey(key), bound.into())),
             Err(_closed_by_dropping_it) => Err(io::Error::from_raw_os_error(WSAEMFILE)),
         }
     }
 
-    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+    fn open(&mut self, address: &Address, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        let Address::Ip(address) = *address else { return Err(Fault::of(FaultKind::AddressNotAvailable)) };
         self.open_to_connect(address, options)
     }
 

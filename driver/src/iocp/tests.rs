@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
 };
 
 use anyport_core::SendBatch;
@@ -42,8 +42,9 @@ impl Bench {
     }
 
     fn on(mut driver: Iocp) -> Self {
-        let (listener, address) =
-            driver.listen((Ipv4Addr::LOCALHOST, 0).into(), &ListenOptions::default()).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (listener, address) = driver.listen(&any.into(), &ListenOptions::default()).unwrap();
+        let address = address.ip().unwrap();
         driver.submit(ACCEPT, Op::Accept { listener });
         Self { driver, listener, address, inbox: VecDeque::new() }
     }
@@ -245,7 +246,7 @@ fn a_driver_that_goes_gives_every_handle_back() {
         }
         let address = outside.local_addr().unwrap();
         for _ in 0..5 {
-            let socket = bench.driver.open(address, &SocketOptions::default()).unwrap();
+            let socket = bench.driver.open(&address.into(), &SocketOptions::default()).unwrap();
             bench.driver.submit(CONNECT, Op::Connect { socket });
         }
         assert!(bench.driver.slots.in_flight() > ACCEPTS_POSTED);

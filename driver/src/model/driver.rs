@@ -20,8 +20,8 @@ use anyport_core::{Fault, FaultKind, SendBatch, Slab};
 use loom::sync::Notify;
 
 use crate::{
-    Accepted, Completion, Detached, Driver, DriverKind, FileKey, FileOptions, Lease, ListenOptions, Op,
-    OpKind, Outcome, Received, SocketKey, SocketOptions, Token, Waker, types::DetachedSocket,
+    Accepted, Address, Completion, Detached, Driver, DriverKind, FileKey, FileOptions, Lease, ListenOptions,
+    Op, OpKind, Outcome, Received, SocketKey, SocketOptions, Token, Waker, types::DetachedSocket,
 };
 
 /// How a driver notices, after its system call, that it was woken.
@@ -153,7 +153,7 @@ impl ModelDriver {
             self.at_once -= 1;
             let connection = self.connections.open();
             let socket = self.add(connection);
-            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into();
             self.ready.push_back(Completion { token, outcome: Outcome::Accepted(Accepted { socket, peer }) });
         }
     }
@@ -205,13 +205,13 @@ impl Driver for ModelDriver {
         DriverKind::Sim
     }
 
-    fn listen(&mut self, address: SocketAddr, _: &ListenOptions) -> io::Result<(SocketKey, SocketAddr)> {
+    fn listen(&mut self, address: &Address, _: &ListenOptions) -> io::Result<(SocketKey, Address)> {
         let key =
             self.sockets.insert(Socket::Listener { accept: None }).ok().expect("a model has few sockets");
-        Ok((SocketKey(key), address))
+        Ok((SocketKey(key), address.clone()))
     }
 
-    fn open(&mut self, _: SocketAddr, _: &SocketOptions) -> Result<SocketKey, Fault> {
+    fn open(&mut self, _: &Address, _: &SocketOptions) -> Result<SocketKey, Fault> {
         Err(Fault::of(FaultKind::Refused))
     }
 

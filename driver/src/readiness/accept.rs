@@ -23,6 +23,7 @@ use super::{
     socket::{BackOff, Listener, Role, Socket},
 };
 use crate::{
+    address::PeerAddress,
     types::{Accepted, Completion, Outcome, SocketKey, Token},
     unix::errno::fault,
 };
@@ -107,7 +108,13 @@ impl Readiness {
             match accepted {
                 Ok((fd, peer)) => {
                     // Some systems give no address for a peer that is gone already.
-                    let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else { continue };
+                    let peer = if listener.file.is_some() {
+                        PeerAddress::Unix
+                    } else if let Some(Ok(peer)) = peer.map(SocketAddr::try_from) {
+                        PeerAddress::Ip(peer)
+                    } else {
+                        continue;
+                    };
                     match self.add_movable(fd) {
                         Ok(socket) => {
                             let accepted = Accepted { socket: SocketKey(socket), peer };

@@ -1,6 +1,6 @@
 //! Connecting: start it, and ask what became of it when the socket can be written to.
 
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use anyport_core::{Fault, FaultKind, SlabKey};
 use mio::Interest;
@@ -11,18 +11,31 @@ use rustix::{
 
 use super::{Readiness, socket::Role};
 use crate::{
+    address::Address,
     options::SocketOptions,
     types::{Completion, Outcome, SocketKey, Token},
     unix::{
         errno::fault,
+        local,
         socket::{errno_of, for_connect},
     },
 };
 
+fn connect(socket: &OwnedFd, to: &Address) -> Result<(), Errno> {
+    match to {
+        Address::Ip(ip) => net::connect(socket, ip),
+        Address::Unix(path) => match net::connect(socket, &local::address(path).map_err(|e| errno_of(&e))?) {
+            // Its backlog is full, and nothing would tell when it is not.
+            Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
+            result => result,
+        },
+    }
+}
+
 impl Readiness {
     pub(super) fn open_to_connect(
         &mut self,
-        address: SocketAddr,
+        address: &Address,
         options: &SocketOptions,
     ) -> Result<SocketKey, Fault> {
         if !self.has_slot() {
@@ -30,7 +43,7 @@ impl Readiness {
         }
         let fd = for_connect(address, options, crate::unix::socket::Mode::NonBlocking)
             .map_err(|error| fault(errno_of(&error)))?;
-        self.insert(fd, Role::Opened(Box::new(address))).map(SocketKey)
+        self.insert(fd, Role::Opened(Box::new(address.clone()))).map(SocketKey)
     }
 
     pub(super) fn submit_connect(&mut self, token: Token, SocketKey(key): SocketKey) {
@@ -41,7 +54,7 @@ impl Readiness {
             return self.connect_ends(token, Err(Fault::of(FaultKind::InvalidSocket)));
         };
         // Watched only once it was told to connect: before, it reports a hang-up.
-        let (role, interest) = match net::connect(&socket.fd, &**address) {
+        let (role, interest) = match connect(&socket.fd, address) {
             Ok(()) => (Role::Stream, Interest::READABLE),
             // An interrupted call goes on in the background as well.
             Err(Errno::INPROGRESS | Errno::INTR) => {

@@ -30,7 +30,6 @@ mod transfer;
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
     os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
@@ -40,9 +39,10 @@ use anyport_core::{Fault, FaultKind, Slab, SlabKey};
 use mio::{Events, Interest, Poll};
 use rustix::io::Errno;
 
-use self::socket::{INDEX_BITS, Role, Socket, WAKE, index_of, token_of};
+use self::socket::{INDEX_BITS, Listener, Role, Socket, WAKE, index_of, token_of};
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions, Waker,
+    Address, COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions,
+    Waker,
     arena::Arena,
     files::Files,
     queue::Queue,
@@ -50,7 +50,10 @@ use crate::{
         Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
         Token, next_instance,
     },
-    unix::{errno::fault, socket::errno_of},
+    unix::{
+        errno::fault,
+        socket::{Mode, errno_of},
+    },
 };
 
 /// Edges taken with one system call.
@@ -297,25 +300,21 @@ impl Driver for Readiness {
         DriverKind::Readiness
     }
 
-    fn listen(
-        &mut self,
-        address: SocketAddr,
-        options: &ListenOptions,
-    ) -> io::Result<(SocketKey, SocketAddr)> {
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)> {
         if !self.has_slot() {
             return Err(Errno::MFILE.into());
         }
-        let (fd, bound) =
-            crate::unix::socket::listen(address, options, crate::unix::socket::Mode::NonBlocking)?;
-        let role = Role::Listener(Box::default());
-        let key = self.add(fd, role, Interest::READABLE).map_err(|fault| match fault.code {
+        let listening = crate::unix::socket::listen(address, options, Mode::NonBlocking)?;
+        let crate::unix::socket::Listening { socket, bound, file } = listening;
+        let role = Role::Listener(Box::new(Listener { file, ..Listener::default() }));
+        let key = self.add(socket, role, Interest::READABLE).map_err(|fault| match fault.code {
             0 => Errno::MFILE.into(),
             code => io::Error::from_raw_os_error(code),
         })?;
         Ok((SocketKey(key), bound))
     }
 
-    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+    fn open(&mut self, address: &Address, options: &SocketOptions) -> Result<SocketKey, Fault> {
         self.open_to_connect(address, options)
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     os::fd::AsRawFd,
     os::fd::OwnedFd,
     time::{Duration, Instant},
@@ -11,7 +10,7 @@ use std::{
 use anyport_core::{SendBatch, SlabKey};
 use mio::{Interest, Registry, event::Event, unix::SourceFd};
 
-use crate::{queue::Ticket, types::Token};
+use crate::{address::Address, queue::Ticket, types::Token, unix::local::SocketFile};
 
 /// Slots per driver: as many as an event's token can name beside the generation.
 pub(super) const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
@@ -25,7 +24,7 @@ pub(super) enum Role {
     /// From `listen`.
     Listener(Box<Listener>),
     /// From `open`: it has not tried to connect yet.
-    Opened(Box<SocketAddr>),
+    Opened(Box<Address>),
     /// Connecting.
     Connecting(Token),
     /// Connecting failed: it can only be closed.
@@ -41,6 +40,8 @@ pub(super) struct Listener {
     pub(super) back_off: Option<BackOff>,
     /// Accepting rests until the back-off's time, or until a socket closes.
     pub(super) resting: bool,
+    /// The file that goes with it, if it is a Unix socket.
+    pub(super) file: Option<SocketFile>,
 }
 
 /// How long to leave the backlog alone when there is nothing to accept with.

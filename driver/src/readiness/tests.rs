@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread,
 };
 
@@ -51,7 +51,9 @@ impl Bench {
     fn with_options(config: DriverConfig, socket: SocketOptions) -> Self {
         let mut driver = Readiness::new(config).unwrap();
         let options = ListenOptions { socket, ..ListenOptions::default() };
-        let (listener, address) = driver.listen((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (listener, address) = driver.listen(&any.into(), &options).unwrap();
+        let address = address.ip().unwrap();
         driver.submit(ACCEPT, Op::Accept { listener });
         Self { driver, listener, address, inbox: VecDeque::new() }
     }
@@ -558,7 +560,7 @@ fn connects_and_says_why_not() {
     let mut bench = Bench::new(small());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let socket = bench.driver.open(address, &SocketOptions::default()).unwrap();
+    let socket = bench.driver.open(&address.into(), &SocketOptions::default()).unwrap();
     bench.driver.submit(CONNECT, Op::Connect { socket });
     assert!(matches!(bench.next().outcome, Outcome::Connected(Ok(()))));
     let (mut peer, _) = listener.accept().unwrap();
@@ -566,7 +568,7 @@ fn connects_and_says_why_not() {
     peer.write_all(b"hello").unwrap();
     assert_eq!(bench.data(), b"hello");
     drop(listener);
-    let socket = bench.driver.open(address, &SocketOptions::default()).unwrap();
+    let socket = bench.driver.open(&address.into(), &SocketOptions::default()).unwrap();
     bench.driver.submit(CONNECT, Op::Connect { socket });
     assert!(matches!(bench.next().outcome,
         Outcome::Connected(Err(fault)) if fault.kind == FaultKind::Refused));
@@ -625,5 +627,6 @@ fn sizes_that_cannot_work_are_refused_and_odd_ones_do() {
     peer.write_all(&pattern(100)).unwrap();
     assert_eq!(bench.data_in_all(100), pattern(100));
     let mut none = Readiness::new(DriverConfig { sockets_max: 0, ..small() }).unwrap();
-    assert!(none.listen((Ipv4Addr::LOCALHOST, 0).into(), &ListenOptions::default()).is_err());
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    assert!(none.listen(&any.into(), &ListenOptions::default()).is_err());
 }

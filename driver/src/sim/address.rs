@@ -3,7 +3,28 @@
 //! Every address belongs to the one simulated machine, except those reserved for documentation: they are
 //! nobody's, so that tests have somewhere that cannot be bound or reached.
 
+//!
+//! A path stands in the network as an address that no IP service can have, so that listeners, connections and chance
+//! know nothing of paths.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What stands for paths: `100::/64`, which discards what is sent to it.
+const PATHS: [u16; 4] = [0x100, 0, 0, 0];
+
+/// The address that stands for the path of this number.
+pub(super) fn of_path(number: usize) -> SocketAddr {
+    let ip = Ipv6Addr::from(u128::from(PATHS[0]) << 112 | number as u128);
+    SocketAddr::new(ip.into(), 1)
+}
+
+/// The number of the path that this stands for, on either side of a connection.
+pub(super) fn path_of(address: SocketAddr) -> Option<usize> {
+    match address.ip() {
+        IpAddr::V6(ip) if ip.segments()[..4] == PATHS => Some(u128::from(ip) as u64 as usize),
+        _ => None,
+    }
+}
 
 /// True for addresses that no simulated machine has.
 pub(super) fn is_nobodys(address: IpAddr) -> bool {
@@ -53,6 +74,15 @@ pub(super) fn seen_by(bound: SocketAddr, peer: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_have_addresses_of_their_own() {
+        for number in [0, 1, 70_000] {
+            assert_eq!(path_of(of_path(number)), Some(number));
+        }
+        assert_eq!(path_of("[::1]:1".parse().unwrap()), None);
+        assert_eq!(match_score(of_path(1), of_path(2)), None);
+    }
 
     fn at(address: &str) -> SocketAddr {
         address.parse().unwrap()

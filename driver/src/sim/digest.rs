@@ -20,7 +20,7 @@ impl Digest {
             Err(fault) => fault_code(*fault),
         };
         let (kind, size) = match outcome {
-            Outcome::Accepted(accepted) => (1, accepted.peer.port().into()),
+            Outcome::Accepted(accepted) => (1, accepted.peer.socket().map_or(0, |peer| peer.port()).into()),
             Outcome::AcceptFaulted(fault) => (2, fault_code(*fault)),
             Outcome::AcceptEnded(fault) => (3, fault_code(*fault)),
             Outcome::Connected(ended) => (4, result(ended)),

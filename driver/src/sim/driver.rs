@@ -9,7 +9,6 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     fmt, io,
-    net::SocketAddr,
     path::Path,
     rc::Rc,
     sync::Arc,
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     COMPLETIONS_MAX, Driver, FILES_MAX,
+    address::Address,
     options::{DriverConfig, FileOptions, ListenOptions, SocketOptions},
     probe::DriverKind,
     types::{
@@ -332,13 +332,10 @@ impl Driver for Sim {
         DriverKind::Sim
     }
 
-    fn listen(
-        &mut self,
-        address: SocketAddr,
-        options: &ListenOptions,
-    ) -> io::Result<(SocketKey, SocketAddr)> {
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)> {
         let mut net = self.net.borrow_mut();
-        let listener = net.listen(address, options, true).map_err(io_error)?;
+        let at = net.place_of(address);
+        let listener = net.listen(at, options, true).map_err(io_error)?;
         let state = Listener {
             listening: listener,
             accept: None,
@@ -351,11 +348,14 @@ impl Driver for Sim {
             return Err(io_error(Fault::of(FaultKind::NoDescriptors)));
         };
         net.set_listener_owner(listener, Owner::Driver { driver: self.number, socket: key });
-        Ok((SocketKey(key), net.listener(listener).address))
+        Ok((SocketKey(key), net.address_at(net.listener(listener).address)))
     }
 
-    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
-        let end = self.net.borrow_mut().open_by_driver(self.number, address, options)?;
+    fn open(&mut self, address: &Address, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        let mut net = self.net.borrow_mut();
+        let to = net.place_of(address);
+        let end = net.open_by_driver(self.number, to, options)?;
+        drop(net);
         let connect = Connect { end, tried: false, token: None, close: None };
         let Ok(key) = self.sockets.insert(Socket::Opening(connect)) else {
             self.net.borrow_mut().close(end);

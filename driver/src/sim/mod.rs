@@ -12,6 +12,8 @@
 //! ([`SimNet::suppress`]), and a connection can be left out without changing what befalls the others: a failure can be
 //! made small. A fuzzer decides everything itself ([`SimNet::with_tape`]).
 //!
+//! A path of a Unix socket ([`Address::Unix`]) is a name in the network; no file is made for it.
+//!
 //! Time is virtual. It moves only inside [`Driver::wait`](crate::Driver::wait) and [`SimNet::advance`], from
 //! event to event, and never while a completion is there to be delivered. A wait without a time-out returns at
 //! once, with nothing, when nothing is left to happen. Drivers that share a net share its clock: a wait of one
@@ -73,6 +75,7 @@ pub use driver::Sim;
 pub use faults::{FaultClass, FaultId, FaultIdError, Faults, Rate};
 pub use peer::{SimPeer, SimPeerListener};
 
+use crate::address::Address;
 use crate::options::{DriverConfig, ListenOptions, SocketOptions};
 use chance::nanos;
 use net::{Net, Opening};
@@ -131,6 +134,15 @@ impl SimNet {
         self.connect_labelled(connection, address)
     }
 
+    /// As [`connect`](Self::connect), to a Unix socket.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_unix(&self, path: impl Into<PathBuf>) -> io::Result<SimPeer> {
+        let place = self.net.borrow_mut().place_of(&Address::Unix(path.into()));
+        self.connect(place)
+    }
+
     /// As [`connect`](Self::connect), with a number for the connection that the caller chooses: what is drawn for its
     /// two ends depends on the seed and on that. They have the labels `2 * connection`, here, and
     /// `2 * connection + 1`, with whoever accepts. Numbers from 2^40 are the net's own. Connections with one number,
@@ -168,6 +180,15 @@ impl SimNet {
         let listener =
             self.net.borrow_mut().listen(address, &ListenOptions::default(), false).map_err(io_error)?;
         Ok(SimPeerListener::new(self.net.clone(), listener))
+    }
+
+    /// As [`listen`](Self::listen), at a Unix socket.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub fn listen_unix(&self, path: impl Into<PathBuf>) -> io::Result<SimPeerListener> {
+        let place = self.net.borrow_mut().place_of(&Address::Unix(path.into()));
+        self.listen(place)
     }
 
     // Time.

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -25,6 +26,7 @@ use super::{
     queue::ByteQueue,
 };
 use crate::{
+    address::{Address, PeerAddress},
     options::{ListenOptions, PortSharing, SocketOptions},
     types::OpKind,
 };
@@ -160,6 +162,8 @@ pub(super) struct Net {
     listeners_labelled: u64,
     ports_used: BTreeSet<(u16, SocketAddr)>,
     port_next: u16,
+    /// Paths of Unix sockets that were named: the first has the number 0.
+    paths: Vec<PathBuf>,
     detached: Vec<(SlabKey, Weak<()>)>,
     pub(super) disk: Disk,
 }
@@ -187,6 +191,7 @@ impl Net {
             listeners_labelled: 0,
             ports_used: BTreeSet::new(),
             port_next: *PORTS.start(),
+            paths: Vec::new(),
             detached: Vec::new(),
             disk: Disk::default(),
         }
@@ -400,6 +405,33 @@ impl Net {
     /// The same for a listener.
     pub(super) fn listener_turn_taken(&mut self, listener: SlabKey) {
         self.listener_mut(listener).turn_scheduled = false;
+    }
+
+    // Addresses.
+
+    /// What stands for an address in this network: itself, unless it is a path.
+    pub(super) fn place_of(&mut self, address: &Address) -> SocketAddr {
+        match address {
+            Address::Ip(ip) => *ip,
+            Address::Unix(path) => {
+                let known = self.paths.iter().position(|other| other == path);
+                address::of_path(known.unwrap_or_else(|| {
+                    self.paths.push(path.clone());
+                    self.paths.len() - 1
+                }))
+            }
+        }
+    }
+
+    /// The address that this stands for.
+    pub(super) fn address_at(&self, place: SocketAddr) -> Address {
+        let path = address::path_of(place).and_then(|number| self.paths.get(number));
+        path.map_or(Address::Ip(place), |path| Address::Unix(path.clone()))
+    }
+
+    /// Who is told to be at the other end of a connection from `place`.
+    pub(super) fn peer_at(&self, place: SocketAddr) -> PeerAddress {
+        self.address_at(place).as_peer()
     }
 
     // Listeners.

@@ -64,12 +64,12 @@ impl SimPeer {
         self.net.borrow().end(self.key()).broken
     }
 
-    /// Our address.
+    /// Our address; for a Unix socket, one that stands for its path.
     pub fn local_address(&self) -> SocketAddr {
         self.net.borrow().end(self.key()).local
     }
 
-    /// The other side's address.
+    /// The other side's address; for a Unix socket, one that stands for its path.
     pub fn peer_address(&self) -> SocketAddr {
         self.net.borrow().end(self.key()).remote
     }

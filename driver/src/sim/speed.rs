@@ -17,7 +17,8 @@ fn echo(net: &SimNet, steps: u64) -> u64 {
     const MESSAGE: [u8; 64] = [7; 64];
     let config = DriverConfig { sockets_max: 128, receive_memory_bytes: 4 << 20, ..CONFIG };
     let mut sim = net.driver(config);
-    let (listener, address) = sim.listen(ANY, &ListenOptions::default()).expect("a free port");
+    let (listener, address) = sim.listen(&ANY.into(), &ListenOptions::default()).expect("a free port");
+    let address = address.ip().expect("an address of IP");
     sim.submit(Token(0), Op::Accept { listener });
     let mut peers: Vec<_> = (0..64).map(|_| net.connect(address).expect("room in the backlog")).collect();
     let mut sockets = vec![listener];
@@ -58,7 +59,8 @@ fn echo(net: &SimNet, steps: u64) -> u64 {
 /// Connections that come, write a little and go, until there were `steps` events. How many there were.
 fn churn(net: &SimNet, steps: u64) -> u64 {
     let mut sim = net.driver(CONFIG);
-    let (listener, address) = sim.listen(ANY, &ListenOptions::default()).expect("a free port");
+    let (listener, address) = sim.listen(&ANY.into(), &ListenOptions::default()).expect("a free port");
+    let address = address.ip().expect("an address of IP");
     sim.submit(Token(0), Op::Accept { listener });
     let mut sockets = Vec::new();
     let mut completions = Vec::new();

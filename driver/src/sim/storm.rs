@@ -119,8 +119,9 @@ impl Storm {
     ) -> Self {
         let mut sim = net.driver(config);
         let (listener, address) = (0..100)
-            .find_map(|_| sim.listen(ANY, &ListenOptions::default()).ok())
+            .find_map(|_| sim.listen(&ANY.into(), &ListenOptions::default()).ok())
             .expect("one of a hundred times listening works");
+        let address = address.ip().expect("an address of IP");
         let mut storm = Self {
             net,
             sim,
@@ -141,7 +142,7 @@ impl Storm {
             storm.clients.insert(number, client);
         }
         for number in 0..own {
-            let Ok(socket) = storm.sim.open(address, &SocketOptions::default()) else { continue };
+            let Ok(socket) = storm.sim.open(&address.into(), &SocketOptions::default()) else { continue };
             let to_send = storm.stream(1_000 + number as u64);
             let agent = storm.agent(socket, to_send, true);
             storm.submit(agent, Op::Connect { socket });

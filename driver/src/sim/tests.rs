@@ -34,9 +34,9 @@ fn only(class: FaultClass) -> Faults {
 
 /// A listener that accepts.
 fn listen(sim: &mut Sim) -> SocketAddr {
-    let (listener, address) = sim.listen(ANY, &ListenOptions::default()).expect("listening works");
+    let (listener, address) = sim.listen(&ANY.into(), &ListenOptions::default()).expect("listening works");
     sim.submit(ACCEPT, Op::Accept { listener });
-    address
+    address.ip().expect("it listens at an address of IP")
 }
 
 /// An accepted connection.
@@ -243,20 +243,21 @@ fn a_driver_cannot_open_connect_or_listen_when_told() {
         let net = always(seed, FaultClass::Connect);
         let mut sim = net.driver(CONFIG);
         let address = listen(&mut sim);
-        let socket = sim.open(address, &SocketOptions::default()).expect("opening works");
+        let socket = sim.open(&address.into(), &SocketOptions::default()).expect("opening works");
         sim.submit(CONNECT, Op::Connect { socket });
         let Outcome::Connected(Err(fault)) = next(&mut sim) else { panic!("connected") };
         kinds.insert(fault.kind);
         sim.submit(CLOSE, Op::Close { socket });
         assert!(matches!(next(&mut sim), Outcome::Closed(Ok(()))));
         net.set_faults(only(FaultClass::Open).with(FaultClass::Listen, Rate::ALWAYS));
-        assert!(sim.open(address, &SocketOptions::default()).is_err());
-        let error: io::Error = sim.listen(ANY, &ListenOptions::default()).expect_err("listening fails");
+        assert!(sim.open(&address.into(), &SocketOptions::default()).is_err());
+        let error: io::Error =
+            sim.listen(&ANY.into(), &ListenOptions::default()).expect_err("listening fails");
         let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
         assert!(fault.is_some_and(|fault| fault.code != 0), "{error}");
         net.calm();
-        assert!(sim.open(address, &SocketOptions::default()).is_ok());
-        assert!(sim.listen(ANY, &ListenOptions::default()).is_ok());
+        assert!(sim.open(&address.into(), &SocketOptions::default()).is_ok());
+        assert!(sim.listen(&ANY.into(), &ListenOptions::default()).is_ok());
     }
     assert!(kinds.len() >= 5, "{kinds:?}");
 }
@@ -425,7 +426,7 @@ fn a_small_batch_has_8_at_most_and_the_rest_comes_later() {
         accepted += completions.drain(..).count();
     }
     // Refused submissions are complete at once: here are more than 8.
-    let socket = sim.listen(ANY, &ListenOptions::default()).expect("listening works").0;
+    let socket = sim.listen(&ANY.into(), &ListenOptions::default()).expect("listening works").0;
     for _ in 0..20 {
         sim.submit(RECEIVE, Op::Receive { socket });
     }

@@ -87,7 +87,7 @@ impl Sim {
             net.close(end);
             return Err(Fault::of(FaultKind::PeerReset));
         }
-        let peer = net.end(end).remote;
+        let peer = net.peer_at(net.end(end).remote);
         let key = self
             .sockets
             .insert(Socket::Stream(Stream::new(end, true)))

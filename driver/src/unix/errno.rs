@@ -10,7 +10,8 @@ pub(crate) fn fault(errno: Errno) -> Fault {
     assert!(errno != Errno::FAULT, "the kernel was given memory that had been freed (EFAULT)");
     let kind = match errno {
         Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => FaultKind::PeerReset,
-        Errno::CONNREFUSED => FaultKind::Refused,
+        // A Unix socket that has no file has no listener either.
+        Errno::CONNREFUSED | Errno::NOENT => FaultKind::Refused,
         Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => FaultKind::Unreachable,
         Errno::TIMEDOUT => FaultKind::TimedOut,
         Errno::CANCELED => FaultKind::Cancelled,

@@ -4,10 +4,14 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     io::Errno,
-    net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
+    net::{self, AddressFamily, Protocol, SocketFlags, SocketType, ipproto, sockopt},
 };
 
-use crate::options::{ListenOptions, PortSharing, SocketOptions};
+use super::local::{self, SocketFile};
+use crate::{
+    address::Address,
+    options::{ListenOptions, PortSharing, SocketOptions},
+};
 
 /// Whether calls on the socket wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,15 @@ const KEEP_ALIVE_PROBES: u32 = 6;
 
 fn open(address: SocketAddr, mode: Mode) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    open_family(family, Some(ipproto::TCP), mode)
+}
+
+/// A stream socket, closed on exec.
+pub(super) fn open_family(
+    family: AddressFamily,
+    protocol: Option<Protocol>,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
     #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
     let socket = {
         let non_blocking = match mode {
@@ -31,7 +44,7 @@ fn open(address: SocketAddr, mode: Mode) -> io::Result<OwnedFd> {
             Mode::NonBlocking => SocketFlags::NONBLOCK,
         };
         let flags = SocketFlags::CLOEXEC | non_blocking;
-        net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?
+        net::socket_with(family, SocketType::STREAM, flags, protocol)?
     };
     #[cfg(not(any(
         target_os = "linux",
@@ -40,7 +53,7 @@ fn open(address: SocketAddr, mode: Mode) -> io::Result<OwnedFd> {
         target_os = "openbsd"
     )))]
     let socket = {
-        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::empty(), Some(ipproto::TCP))?;
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::empty(), protocol)?;
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&socket, mode == Mode::NonBlocking)?;
         socket
@@ -64,6 +77,11 @@ fn set_options(socket: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
             sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_PROBES)?;
         }
     }
+    set_buffers(socket, options)
+}
+
+/// The options that Unix sockets have as well.
+pub(super) fn set_buffers(socket: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
     if let Some(bytes) = options.receive_buffer_bytes {
         sockopt::set_socket_recv_buffer_size(socket, bytes)?;
     }
@@ -73,12 +91,30 @@ fn set_options(socket: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// A listening socket, closed on exec, and the address it is bound to.
-pub(crate) fn listen(
-    address: SocketAddr,
-    options: &ListenOptions,
-    mode: Mode,
-) -> io::Result<(OwnedFd, SocketAddr)> {
+/// A listening socket.
+pub(crate) struct Listening {
+    pub(crate) socket: OwnedFd,
+    /// The address it is bound to.
+    pub(crate) bound: Address,
+    /// The file that goes with it, if it is a Unix socket.
+    pub(crate) file: Option<SocketFile>,
+}
+
+/// A listening socket, closed on exec.
+pub(crate) fn listen(address: &Address, options: &ListenOptions, mode: Mode) -> io::Result<Listening> {
+    match address {
+        Address::Ip(ip) => {
+            let (socket, bound) = listen_ip(*ip, options, mode)?;
+            Ok(Listening { socket, bound: bound.into(), file: None })
+        }
+        Address::Unix(path) => {
+            let (socket, file) = local::listen(path, options, mode)?;
+            Ok(Listening { socket, bound: address.clone(), file: Some(file) })
+        }
+    }
+}
+
+fn listen_ip(address: SocketAddr, options: &ListenOptions, mode: Mode) -> io::Result<(OwnedFd, SocketAddr)> {
     let socket = open(address, mode)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
@@ -100,10 +136,20 @@ pub(crate) fn listen(
 }
 
 /// A socket that is ready to connect, closed on exec.
-pub(crate) fn for_connect(address: SocketAddr, options: &SocketOptions, mode: Mode) -> io::Result<OwnedFd> {
-    let socket = open(address, mode)?;
-    set_options(&socket, options)?;
-    Ok(socket)
+pub(crate) fn for_connect(address: &Address, options: &SocketOptions, mode: Mode) -> io::Result<OwnedFd> {
+    match address {
+        Address::Ip(ip) => {
+            let socket = open(*ip, mode)?;
+            set_options(&socket, options)?;
+            Ok(socket)
+        }
+        Address::Unix(path) => {
+            local::address(path)?;
+            let socket = open_family(AddressFamily::UNIX, None, mode)?;
+            set_buffers(&socket, options)?;
+            Ok(socket)
+        }
+    }
 }
 
 /// The code of a failed set-up call.

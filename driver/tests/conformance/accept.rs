@@ -18,7 +18,7 @@ const fn shared(port: PortSharing) -> ListenOptions {
         receive_buffer_bytes: None,
         send_buffer_bytes: None,
     };
-    ListenOptions { socket, backlog: 128, port, detachable: false }
+    ListenOptions { socket, backlog: 128, port, unix_mode: None, detachable: false }
 }
 
 pub(crate) fn s07_accept_reports_who_connected<W: World>(seed: u64) {
@@ -30,7 +30,7 @@ pub(crate) fn s07_accept_reports_who_connected<W: World>(seed: u64) {
 
 pub(crate) fn s07_accept_takes_those_that_waited_before_it_was_armed<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, address) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
+    let (listener, address) = bed.listen_only(V4, &ListenOptions::default()).unwrap();
     let mut clients: Vec<_> = (0..100).map(|_| bed.client(address)).collect();
     let accept = bed.submit(Op::Accept { listener });
     bed.until("all accepted", |bed| bed.accepted(accept).len() == clients.len());
@@ -65,7 +65,7 @@ fn echo_all<W: World>(bed: &mut Bed<W>, accept: u64, clients: &mut [Client<W>]) 
 
 pub(crate) fn s07_accept_survives_peers_that_reset_in_the_backlog<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, address) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
+    let (listener, address) = bed.listen_only(V4, &ListenOptions::default()).unwrap();
     let mut live = Vec::new();
     for at in 0..40 {
         let client = bed.client(address);
@@ -74,12 +74,12 @@ pub(crate) fn s07_accept_survives_peers_that_reset_in_the_backlog<W: World>(seed
     let accept = bed.submit(Op::Accept { listener });
     let addresses: BTreeSet<SocketAddr> = live.iter().map(|client| client.peer.local_address()).collect();
     bed.until("the live ones accepted", |bed| {
-        let peers = bed.accepted(accept).iter().filter(|one| addresses.contains(&one.peer));
+        let peers = bed.accepted(accept).iter().filter(|one| addresses.contains(&one.peer.socket().unwrap()));
         peers.count() == live.len()
     });
     // Those that were reset may be accepted as well: then they end at once.
     for one in bed.accepted(accept).to_vec() {
-        if !addresses.contains(&one.peer) {
+        if !addresses.contains(&one.peer.socket().unwrap()) {
             let receive = bed.receive(one.socket);
             assert_eq!(bed.end(receive), RESET);
             let close = bed.close(one.socket);
@@ -92,7 +92,7 @@ pub(crate) fn s07_accept_survives_peers_that_reset_in_the_backlog<W: World>(seed
 
 pub(crate) fn s07_accept_gives_what_a_peer_wrote_and_closed_in_the_backlog<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, address) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
+    let (listener, address) = bed.listen_only(V4, &ListenOptions::default()).unwrap();
     let mut client = bed.client(address);
     client.feed(b"bye");
     client.close();
@@ -167,7 +167,8 @@ pub(crate) fn s07_two_listeners_do_not_mix<W: World>(seed: u64) {
     }
     for (door, clients) in doors.iter().zip(&clients) {
         bed.until("all accepted", |bed| bed.accepted(door.accept).len() == clients.len());
-        let peers: BTreeSet<_> = bed.accepted(door.accept).iter().map(|one| one.peer).collect();
+        let peers: BTreeSet<_> =
+            bed.accepted(door.accept).iter().map(|one| one.peer.socket().unwrap()).collect();
         assert_eq!(peers, clients.iter().copied().collect());
     }
     let close = bed.close(doors[0].key);
@@ -200,7 +201,8 @@ pub(crate) fn s07_a_v6_wildcard_accepts_v4_too<W: World>(seed: u64) {
     bed.until("the accept", |bed| bed.accepted(door.accept).len() == 1);
     let accepted = bed.accepted(door.accept)[0];
     let local = client.peer.local_address();
-    assert_eq!((accepted.peer.ip().to_canonical(), accepted.peer.port()), (local.ip(), local.port()));
+    let peer = accepted.peer.socket().unwrap();
+    assert_eq!((peer.ip().to_canonical(), peer.port()), (local.ip(), local.port()));
     bed.send_to(accepted.socket, &mut client, b"four");
 }
 
@@ -218,7 +220,7 @@ pub(crate) fn listen_reports_the_port_that_was_chosen<W: World>(seed: u64) {
 pub(crate) fn listen_fails_if_the_address_is_in_use<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let door = bed.door();
-    let again = bed.driver().listen(door.address, &ListenOptions::default());
+    let again = bed.listen_only(door.address, &ListenOptions::default());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::AddrInUse);
     assert_eq!(bed.driver().sockets(), 1);
     let close = bed.close(door.key);
@@ -230,7 +232,7 @@ pub(crate) fn listen_fails_if_the_address_is_in_use<W: World>(seed: u64) {
 pub(crate) fn listen_fails_at_an_address_of_another_machine<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let nobodys: SocketAddr = "192.0.2.1:0".parse().unwrap();
-    let listened = bed.driver().listen(nobodys, &ListenOptions::default());
+    let listened = bed.listen_only(nobodys, &ListenOptions::default());
     assert_eq!(listened.unwrap_err().kind(), ErrorKind::AddrNotAvailable);
     assert_eq!(bed.driver().sockets(), 0);
 }
@@ -238,7 +240,7 @@ pub(crate) fn listen_fails_at_an_address_of_another_machine<W: World>(seed: u64)
 pub(crate) fn listen_fails_at_the_cap<W: World>(seed: u64) {
     let mut bed = Bed::<W>::with(seed, DriverConfig { sockets_max: 1, ..CONFIG });
     let door = bed.door();
-    assert!(bed.driver().listen(V4, &ListenOptions::default()).is_err());
+    assert!(bed.listen_only(V4, &ListenOptions::default()).is_err());
     let close = bed.close(door.key);
     assert_eq!(bed.end(close), CLOSED);
     bed.listen_at(V4);
@@ -250,13 +252,13 @@ pub(crate) fn listen_first_fails_if_anyone_has_the_port<W: World>(seed: u64) {
         return;
     }
     let alone = bed.door();
-    let on_alone = bed.driver().listen(alone.address, &FIRST);
+    let on_alone = bed.listen_only(alone.address, &FIRST);
     assert_eq!(on_alone.unwrap_err().kind(), ErrorKind::AddrInUse);
     let first = bed.listen_with(V4, &FIRST).unwrap();
-    let on_first = bed.driver().listen(first.address, &FIRST);
+    let on_first = bed.listen_only(first.address, &FIRST);
     assert_eq!(on_first.unwrap_err().kind(), ErrorKind::AddrInUse);
     let mut other = Bed::<W>::on(bed.world.clone(), seed, CONFIG);
-    let elsewhere = other.driver().listen(first.address, &FIRST);
+    let elsewhere = other.listen_only(first.address, &FIRST);
     assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
@@ -284,14 +286,14 @@ pub(crate) fn listen_further_fails_on_a_port_that_is_not_shared<W: World>(seed: 
         return;
     }
     let alone = bed.door();
-    assert_eq!(bed.driver().listen(alone.address, &FURTHER).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(bed.listen_only(alone.address, &FURTHER).unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
 pub(crate) fn listen_says_so_where_ports_are_not_shared<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let shares = bed.driver().kind().shares_ports();
     for options in [FIRST, FURTHER] {
-        match bed.driver().listen(V4, &options) {
+        match bed.listen_only(V4, &options) {
             Ok(_) => assert!(shares),
             Err(error) => assert_eq!((error.kind(), shares), (ErrorKind::Unsupported, false)),
         }
@@ -301,7 +303,7 @@ pub(crate) fn listen_says_so_where_ports_are_not_shared<W: World>(seed: u64) {
 
 pub(crate) fn s10_connections_that_nobody_accepted_end_with_their_listener<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, address) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
+    let (listener, address) = bed.listen_only(V4, &ListenOptions::default()).unwrap();
     let mut clients: Vec<_> = (0..5).map(|_| bed.client(address)).collect();
     let close = bed.close(listener);
     assert_eq!(bed.end(close), CLOSED);

@@ -12,8 +12,8 @@ use std::{
 };
 
 use anyport_driver::{
-    Accepted, COMPLETIONS_MAX, Completion, Driver, DriverConfig, FaultKind, Lease, ListenOptions, Op, OpKind,
-    Outcome, Received, SendBatch, SocketKey, SocketOptions, Token,
+    Accepted, COMPLETIONS_MAX, Completion, Driver, DriverConfig, Fault, FaultKind, Lease, ListenOptions, Op,
+    OpKind, Outcome, Received, SendBatch, SocketKey, SocketOptions, Token,
 };
 
 pub(crate) const V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -292,14 +292,29 @@ impl<W: World> Bed<W> {
         address: SocketAddr,
         options: &ListenOptions,
     ) -> std::io::Result<Door> {
-        let (listener, address) = self.driver().listen(address, options)?;
+        let (listener, address) = self.listen_only(address, options)?;
         let accept = self.submit(Op::Accept { listener });
         Ok(Door { key: listener, address, accept })
     }
 
+    /// A listener that does not accept yet.
+    pub(crate) fn listen_only(
+        &mut self,
+        address: SocketAddr,
+        options: &ListenOptions,
+    ) -> std::io::Result<(SocketKey, SocketAddr)> {
+        let (listener, bound) = self.driver().listen(&address.into(), options)?;
+        Ok((listener, bound.ip().expect("it listens where it was told to")))
+    }
+
+    /// A socket of the driver that is to connect.
+    pub(crate) fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+        self.driver().open(&address.into(), options)
+    }
+
     /// A socket of the driver that tries to connect, and the token of the connect.
     pub(crate) fn connect(&mut self, address: SocketAddr) -> (SocketKey, u64) {
-        let socket = self.driver().open(address, &SocketOptions::default()).unwrap();
+        let socket = self.open(address, &SocketOptions::default()).unwrap();
         (socket, self.submit(Op::Connect { socket }))
     }
 

@@ -226,7 +226,7 @@ pub(crate) fn s10_many_close_at_once<W: World>(seed: u64) {
 
 pub(crate) fn s10_a_listener_closes_without_ever_accepting<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let (listener, _) = bed.driver().listen(V4, &ListenOptions::default()).unwrap();
+    let (listener, _) = bed.listen_only(V4, &ListenOptions::default()).unwrap();
     let close = bed.close(listener);
     assert_eq!(bed.end(close), CLOSED);
     assert_eq!(bed.driver().sockets(), 0);

@@ -21,7 +21,7 @@ fn connected<W: World>(bed: &mut Bed<W>, address: SocketAddr) -> SocketKey {
 /// A listener that accepts nobody, as many connects to it as are answered, and one that waits for an answer.
 fn unanswered<W: World>(bed: &mut Bed<W>) -> (SocketKey, u64) {
     let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
-    let (_, address) = bed.driver().listen(V4, &options).unwrap();
+    let (_, address) = bed.listen_only(V4, &options).unwrap();
     for _ in 0..16 {
         let (socket, connect) = bed.connect(address);
         bed.settle();
@@ -87,7 +87,7 @@ pub(crate) fn s02_connect_to_nobody_is_refused_and_the_socket_can_only_be_closed
 pub(crate) fn s11_a_socket_that_is_not_connected_refuses_to_move_bytes<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let door = bed.door();
-    let socket = bed.driver().open(door.address, &SocketOptions::default()).unwrap();
+    let socket = bed.open(door.address, &SocketOptions::default()).unwrap();
     let (receive, send, shutdown) = (bed.receive(socket), bed.send(socket, b"no"), bed.shutdown(socket));
     assert_eq!(bed.end(receive), Seen::ReceiveFailed(INVALID));
     assert_eq!(bed.end(send), Seen::Sent { of: 2, sent: 0, result: Err(INVALID) });
@@ -123,7 +123,7 @@ pub(crate) fn s10_a_socket_that_never_connected_closes<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let Door { address, .. } = bed.door();
     for _ in 0..100 {
-        let socket = bed.driver().open(address, &SocketOptions::default()).unwrap();
+        let socket = bed.open(address, &SocketOptions::default()).unwrap();
         let close = bed.close(socket);
         assert_eq!(bed.end(close), CLOSED);
         let connect = bed.submit(Op::Connect { socket });
@@ -222,7 +222,7 @@ pub(crate) fn s02_connect_at_the_cap_is_a_shortage_that_passes<W: World>(seed: u
     let mut listener = bed.world.listen(V4);
     let (first, _client) = pair_out(&mut bed, &mut listener);
     let _second = pair_out(&mut bed, &mut listener);
-    let refused = bed.driver().open(listener.local_address(), &SocketOptions::default());
+    let refused = bed.open(listener.local_address(), &SocketOptions::default());
     assert_eq!(refused.unwrap_err().kind, FaultKind::NoDescriptors);
     let close = bed.close(first);
     assert_eq!(bed.end(close), CLOSED);
@@ -238,7 +238,7 @@ pub(crate) fn s02_connect_takes_options<W: World>(seed: u64) {
         receive_buffer_bytes: Some(8 << 10),
         send_buffer_bytes: Some(8 << 10),
     };
-    let socket = bed.driver().open(listener.local_address(), &options).unwrap();
+    let socket = bed.open(listener.local_address(), &options).unwrap();
     let connect = bed.submit(Op::Connect { socket });
     assert_eq!(bed.end(connect), CONNECTED);
     let mut peer = None;

@@ -160,7 +160,7 @@ pub(crate) fn s07_accept_survives_running_out_of_descriptors<W: World>(seed: u64
         bed.until("everyone, now that there is room", |bed| bed.accepted(door.accept).len() == CLIENTS);
         let last = bed.accepted(door.accept)[CLIENTS - 1];
         let at =
-            clients.iter().position(|client| client.local_address() == last.peer).expect("it is one of ours");
+            clients.iter().position(|client| last.peer == client.local_address()).expect("it is one of ours");
         let mut received = Vec::new();
         bed.send(last.socket, b"welcome");
         bed.until("the welcome", |_| {

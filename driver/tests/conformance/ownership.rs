@@ -87,7 +87,7 @@ pub(crate) fn s01_operations_in_any_order_are_safe<W: World>(seed: u64) {
     let outside = bed.world.listen(V4);
     for _ in 0..4 {
         let address = crate::bed::PeerListener::local_address(&outside);
-        sockets.push(bed.driver().open(address, &SocketOptions::default()).unwrap());
+        sockets.push(bed.open(address, &SocketOptions::default()).unwrap());
         clients.push(None);
     }
     let mut closes = Vec::new();

@@ -1,6 +1,6 @@
 //! Tokens: sentence 2. The bed checks them in every case; here are the odd ones.
 
-use anyport_driver::{Driver, Op, SendBatch};
+use anyport_driver::{Op, SendBatch};
 
 use crate::bed::{Bed, CANCELLED, CLOSED, Seen, V4, World};
 
@@ -20,7 +20,7 @@ pub(crate) fn s02_every_kind_of_operation_carries_its_token<W: World>(seed: u64)
     let listener = bed.world.listen(V4);
     let address = crate::bed::PeerListener::local_address(&listener);
     let base = u64::MAX - 100;
-    let socket = bed.driver().open(address, &anyport_driver::SocketOptions::default()).unwrap();
+    let socket = bed.open(address, &anyport_driver::SocketOptions::default()).unwrap();
     bed.submit_as(base, Op::Connect { socket });
     assert_eq!(bed.end(base), Seen::Connected(Ok(())));
     bed.submit_as(base + 1, Op::Receive { socket });

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, Codec, ConnectFailure, Frame, Handler, Sent, Session, SessionId, Shard, TimerKey,
+    CloseReason, Codec, ConnectFailure, Frame, Handler, Reconnect, Sent, Session, SessionId, Shard, TimerKey,
 };
 
 use super::plan::{Pace, Plan};
@@ -285,8 +285,9 @@ impl<C: Codec> Handler for EchoLoader<C> {
         self.station.attempted();
     }
 
-    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) {
+    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
         self.station.failed(failure);
+        Reconnect::AsConfigured
     }
 
     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {

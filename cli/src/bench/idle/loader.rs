@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, sync::Arc, time::Instant};
 
-use anyport::{CloseReason, Codec, ConnectFailure, Frame, Handler, Sent, Session, Shard};
+use anyport::{CloseReason, Codec, ConnectFailure, Frame, Handler, Reconnect, Sent, Session, Shard};
 
 use super::Plan;
 use crate::bench::{
@@ -95,8 +95,9 @@ impl<C: Codec> Handler for IdleLoader<C> {
         self.ask(session);
     }
 
-    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) {
+    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
         self.station.failed(failure);
+        Reconnect::AsConfigured
     }
 
     fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {

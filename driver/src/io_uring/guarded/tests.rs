@@ -48,7 +48,7 @@ fn wait_for<T>(driver: &mut impl Driver, wanted: impl Fn(Outcome) -> Option<T>) 
 /// A connected socket of the driver, and its peer.
 fn pair(driver: &mut impl Driver) -> (SocketKey, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = driver.open(listener.local_addr().unwrap(), &SocketOptions::default()).unwrap();
+    let socket = driver.open(&listener.local_addr().unwrap().into(), &SocketOptions::default()).unwrap();
     driver.submit(Token(0), Op::Connect { socket });
     wait_for(driver, |outcome| matches!(outcome, Outcome::Connected(Ok(()))).then_some(()));
     let (peer, _) = listener.accept().unwrap();
@@ -178,14 +178,16 @@ fn an_accept_whose_address_was_freed_is_refused() {
 }
 
 fn listen(driver: &mut IoUring) -> (SocketKey, SocketAddr) {
-    driver.listen("127.0.0.1:0".parse().unwrap(), &ListenOptions::default()).unwrap()
+    let any = "127.0.0.1:0".parse().unwrap();
+    let (key, address) = driver.listen(&any, &ListenOptions::default()).unwrap();
+    (key, address.ip().unwrap())
 }
 
 #[test]
 fn a_connect_whose_address_was_freed_is_refused() {
     let mut driver = driver();
     let (_listener, address) = listen(&mut driver);
-    let socket = driver.open(address, &SocketOptions::default()).unwrap();
+    let socket = driver.open(&address.into(), &SocketOptions::default()).unwrap();
     driver.submit(Token(1), Op::Connect { socket });
     // The mistake.
     drop(driver.sockets.get_mut(socket.0).unwrap().connecting.take());

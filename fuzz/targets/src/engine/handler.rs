@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, Codec, ConnectFailure, FaultKind, Frame, Handler, Limits, Pressure, Refusal, Sent, Session,
-    SessionId, Shard, TimerKey,
+    CloseReason, Codec, ConnectFailure, FaultKind, Frame, Handler, Limits, Pressure, Reconnect, Refusal,
+    Sent, Session, SessionId, Shard, TimerKey,
 };
 
 use anyport_core::wheel;
@@ -182,7 +182,7 @@ impl<C: Codec> Handler for Recorder<C> {
         ledger.ensure(open < self.limits.sessions_max, || format!("{id} is one session too many"));
         ledger.sessions.push(Record {
             id,
-            peer,
+            peer: peer.socket().expect("it came by IP"),
             received: Vec::new(),
             sent: Vec::new(),
             asked: None,
@@ -258,9 +258,10 @@ impl<C: Codec> Handler for Recorder<C> {
         ledger.ensure(due.is_some(), || format!("{timer:?} is early, or nobody set it"));
     }
 
-    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) {
-        let sane = failure.to.port() == super::OUTSIDE_PORT && shard.index() < 2;
+    fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
+        let sane = failure.to.ip().is_some_and(|to| to.port() == super::OUTSIDE_PORT) && shard.index() < 2;
         self.ledger().ensure(sane, || format!("{failure:?}"));
+        Reconnect::AsConfigured
     }
 }
 
