@@ -1,8 +1,10 @@
-//! The `anyport` program: one way to try the engine, one to load it, one to look at the machine.
+//! The `anyport` program: try the engine, load it, talk to it, look at the machine.
 //!
 //! ```text
 //! anyport serve echo     answer every frame with itself until Ctrl-C
 //! anyport bench echo     load an echo server and check every byte that comes back
+//! anyport bench idle     hold sessions that say nothing, and see what each costs
+//! anyport connect ADDR   send lines and print what arrives, for a person or a script
 //! anyport doctor         look at this machine and say what is in the way
 //! ```
 //!
@@ -19,6 +21,7 @@
 
 mod args;
 mod bench;
+mod connect;
 mod doctor;
 mod exit;
 mod logger;
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match &args.command {
         Command::Serve { service: Serve::Echo(options) } => serve::echo(options),
         Command::Bench { load } => bench::run(load),
+        Command::Connect(options) => connect::run(options),
         Command::Doctor { json } => doctor::run(*json),
     };
     exit::report(outcome)

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Largest frame if nothing is asked for: all that the header of `size-kind` can say.
-const FRAME_SIZE_MAX: u64 = 65_535;
+pub(crate) const FRAME_SIZE_MAX: u64 = 65_535;
 
 /// Most sessions if nothing is asked for.
 const SESSIONS_MAX: u64 = 100_000;
@@ -34,13 +34,15 @@ pub(crate) fn echo(options: &ServeEcho) -> Outcome {
         }
         CodecName::Raw => run(options, Raw),
         CodecName::Lines => run(options, Lines::new(frame_size_max)),
-        CodecName::SizeKind => match u16::try_from(frame_size_max) {
-            Ok(size @ 4..) => run(options, SizeKind::new(size)),
-            _ => Err(Failure::Usage(
-                "--frame-size-max must be from 4 to 65535 with --codec size-kind".to_owned(),
-            )),
-        },
+        CodecName::SizeKind => run(options, SizeKind::new(largest_frame(frame_size_max as u64)?)),
     }
+}
+
+/// The largest frame of size and kind, if there can be one of this size.
+pub(crate) fn largest_frame(size: u64) -> Outcome<u16> {
+    let wrong =
+        || Failure::Usage("--frame-size-max must be from 4 to 65535 with --codec size-kind".to_owned());
+    u16::try_from(size).ok().filter(|size| *size >= 4).ok_or_else(wrong)
 }
 
 /// Sends every frame back, with its kind.

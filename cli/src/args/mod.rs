@@ -2,6 +2,7 @@
 //! what depends on two options is checked where it is used.
 
 mod bench;
+mod connect;
 mod serve;
 
 use std::{ops::RangeInclusive, time::Duration};
@@ -11,6 +12,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{Failure, Outcome};
 pub(crate) use bench::{Bench, BenchEcho, BenchIdle, Loading, Think};
+pub(crate) use connect::Connect;
 pub(crate) use serve::{Serve, ServeEcho};
 
 const EXIT_CODES: &str = "\
@@ -42,6 +44,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         load: Bench,
     },
+    /// Connects, sends what is typed or piped in, and prints what arrives
+    #[command(after_help = connect::HELP)]
+    Connect(Connect),
     /// Looks at this machine: which driver would be taken, and what could be better
     #[command(after_help = "Exit code 1 if something is in the way.")]
     Doctor {

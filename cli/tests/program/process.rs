@@ -1,7 +1,7 @@
 //! Runs the real binary. Everything is waited for by lines and ends, each with a deadline; nothing sleeps.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -142,6 +142,13 @@ impl Process {
             Signal::Kill => self.child.kill().expect("it can be killed"),
             Signal::Interrupt | Signal::Terminate => ask(self.child.id(), signal),
         }
+    }
+
+    /// Writes to its standard input.
+    pub(crate) fn write(&mut self, text: &str) -> std::io::Result<()> {
+        let input = self.input.as_mut().expect("its input was not ended");
+        input.write_all(text.as_bytes())?;
+        input.flush()
     }
 
     /// Ends its standard input.

@@ -44,6 +44,9 @@ fn wrong_command_lines_exit_with_2() {
         "bench idle --connections 100001",
         "bench idle --depth 5",
         "bench idle --addr 127.0.0.1:1 --spawn",
+        "connect",
+        "connect 127.0.0.1:1 --codec json",
+        "connect 127.0.0.1:1 --patience 0",
         "doctor --jason",
     ] {
         let ended = run(arguments).expect(2);
@@ -75,7 +78,9 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
 
 #[test]
 fn help_tells_the_exit_codes_and_version_the_version() {
-    for arguments in ["--help", "serve echo --help", "bench echo --help", "bench idle --help"] {
+    for arguments in
+        ["--help", "serve echo --help", "bench echo --help", "bench idle --help", "connect --help"]
+    {
         assert!(run(arguments).expect(0).output.contains("Exit codes:"), "{arguments}");
     }
     let version = run("--version").expect(0).output;

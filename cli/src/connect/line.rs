@@ -1,0 +1,178 @@
+//! The connection: a client service with one session, and the handle by which the input's thread sends.
+
+use std::{
+    io::{self, Write},
+    marker::PhantomData,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Sender, sync_channel},
+    },
+};
+
+use anyport::{
+    CloseReason, Codec, ConnectFailure, Frame, Handler, Pressure, Refusal, Remote, Sent, Session, SessionId,
+    Shard,
+};
+use rustyline::ExternalPrinter;
+
+use super::words::{Message, show};
+use crate::args::CodecName;
+
+/// What the main thread waits for.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Opened(SessionId),
+    Failed(ConnectFailure),
+    Closed(CloseReason),
+    /// The input has ended, or a line of it could not be sent.
+    InputEnded(Result<(), String>),
+    /// Nobody reads what is printed, or it cannot be written.
+    OutputEnded(io::Error),
+    /// A termination signal.
+    Interrupted,
+}
+
+/// Where what arrives is printed.
+pub(crate) enum Sink {
+    Output,
+    /// Above the line that is being typed.
+    Terminal(Box<dyn ExternalPrinter + Send>),
+}
+
+/// What the threads share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// Frames that arrived.
+    pub(crate) arrived: AtomicU64,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+}
+
+/// Whether the input's thread may send.
+#[derive(Clone, Copy, Default)]
+struct Gate {
+    under_pressure: bool,
+    ended: bool,
+}
+
+impl Shared {
+    fn set(&self, change: impl FnOnce(&mut Gate)) {
+        change(&mut self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits while the peer is slower than the input.
+    fn wait_for_room(&self) {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |gate: &mut Gate| gate.under_pressure && !gate.ended;
+        drop(self.changed.wait_while(gate, waits).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The handler of the one session.
+pub(crate) struct Line<C> {
+    codec: CodecName,
+    sink: Sink,
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+    of: PhantomData<C>,
+}
+
+impl<C: Codec> Line<C> {
+    pub(crate) fn new(codec: CodecName, sink: Sink, shared: Arc<Shared>, events: Sender<Event>) -> Self {
+        Self { codec, sink, shared, events, of: PhantomData }
+    }
+
+    fn tell(&self, event: Event) {
+        // The main thread goes first only when it is done.
+        let _ = self.events.send(event);
+    }
+
+    fn print(&mut self, frame: &Frame) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Output => {
+                let mut out = io::stdout().lock();
+                out.write_all(&show(self.codec, frame, false))?;
+                out.flush()
+            }
+            Sink::Terminal(printer) => {
+                let text = String::from_utf8_lossy(&show(self.codec, frame, true)).into_owned();
+                printer.print(text).map_err(io::Error::other)
+            }
+        }
+    }
+}
+
+impl<C: Codec> Handler for Line<C> {
+    type State = ();
+    type Codec = C;
+
+    fn on_open(&mut self, session: &mut Session<Self>) {
+        self.tell(Event::Opened(session.id()));
+    }
+
+    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) {
+        self.tell(Event::Failed(*failure));
+    }
+
+    fn on_frame(&mut self, _session: &mut Session<Self>, frame: Frame) {
+        // Printing blocks this thread if nobody reads: then nothing is read from the peer, either.
+        if let Err(error) = self.print(&frame) {
+            self.tell(Event::OutputEnded(error));
+        }
+        self.shared.arrived.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn on_pressure(&mut self, _session: &mut Session<Self>, pressure: Pressure) {
+        if pressure == Pressure::Relieved {
+            self.shared.set(|gate| gate.under_pressure = false);
+        }
+    }
+
+    fn on_close(&mut self, _session: &mut Session<Self>, reason: CloseReason) {
+        self.shared.set(|gate| gate.ended = true);
+        if let Sink::Terminal(printer) = &mut self.sink
+            && reason != CloseReason::Drained
+        {
+            // If it cannot be printed, nobody looks any more.
+            let _ = printer.print(format!("* the connection ended: {reason}; press Enter to leave\n"));
+        }
+        self.tell(Event::Closed(reason));
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unsent {
+    TooLarge,
+    Ended,
+}
+
+/// Sends on the session from another thread.
+pub(crate) struct Speaker<C: Codec> {
+    pub(crate) remote: Remote<Line<C>>,
+    pub(crate) session: SessionId,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl<C: Codec> Speaker<C> {
+    /// Sends a message, as soon as the peer has taken most of those before it.
+    pub(crate) fn send(&self, message: Message) -> Result<(), Unsent> {
+        self.shared.wait_for_room();
+        let (answer, answered) = sync_channel(1);
+        // If the session has gone, the job is dropped, and its end of the channel with it.
+        let _ = self.remote.post(self.session, move |line, session| {
+            let sent = session.send_kind(message.kind, &message.body);
+            if sent == Sent::High {
+                line.shared.set(|gate| gate.under_pressure = true);
+            }
+            let _ = answer.send(sent);
+        });
+        match answered.recv() {
+            Ok(Sent::Refused(Refusal::FrameTooLarge)) => Err(Unsent::TooLarge),
+            Ok(Sent::Refused(_)) | Err(_) => Err(Unsent::Ended),
+            Ok(_) => Ok(()),
+        }
+    }
+}
