@@ -11,8 +11,8 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, Codec, ConnectFailure, Frame, Handler, Pressure, Refusal, Remote, Sent, Session, SessionId,
-    Shard,
+    CloseReason, Codec, ConnectFailure, Frame, Handler, Pressure, Reconnect, Refusal, Remote, Sent, Session,
+    SessionId, Shard,
 };
 use rustyline::ExternalPrinter;
 
@@ -112,8 +112,9 @@ impl<C: Codec> Handler for Line<C> {
         self.tell(Event::Opened(session.id()));
     }
 
-    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) {
-        self.tell(Event::Failed(*failure));
+    fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
+        self.tell(Event::Failed(failure.clone()));
+        Reconnect::AsConfigured
     }
 
     fn on_frame(&mut self, _session: &mut Session<Self>, frame: Frame) {
