@@ -67,6 +67,7 @@
 pub mod address;
 #[cfg(any(unix, windows))]
 mod arena;
+pub mod completion_port;
 #[cfg(any(unix, windows))]
 mod files;
 #[cfg(target_os = "linux")]
@@ -103,6 +104,7 @@ use std::{
 
 pub use address::{Address, PeerAddress};
 pub use anyport_core::{Fault, FaultKind, SendBatch};
+pub use completion_port::{CompletionPort, PortConfig, PortCounters, PortError, WaitEnd, blocking};
 pub use options::{DriverConfig, FileOptions, ListenOptions, SocketOptions, numbered};
 pub use probe::{DriverChoice, DriverKind};
 pub use types::{

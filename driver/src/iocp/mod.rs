@@ -15,6 +15,7 @@
 //! | `accept` | accepting and connecting |
 //! | `transfer` | receiving, sending, shutting down |
 //! | `errors` | codes of Windows in our classes |
+//! | `packets` | a port without sockets: the completion port that users are given |
 //! | `system`, `console` | what Windows says of the machine, and how it asks a program to end |
 //!
 //! Sockets are never reused (`DisconnectEx`, `TF_REUSE_SOCKET`): a new one costs little beside the connection, and
@@ -25,6 +26,7 @@
 mod accept;
 pub(crate) mod console;
 pub(crate) mod errors;
+pub(crate) mod packets;
 mod port;
 mod slots;
 mod socket;

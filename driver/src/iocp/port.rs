@@ -89,7 +89,7 @@ impl Port {
 }
 
 /// Whole milliseconds, rounded up, so that a wait does not spin through the last fraction.
-fn milliseconds(pause: Option<Duration>) -> u32 {
+pub(super) fn milliseconds(pause: Option<Duration>) -> u32 {
     const INFINITE: u32 = u32::MAX;
     let Some(pause) = pause else { return INFINITE };
     let millis = pause.as_nanos().div_ceil(1_000_000);

@@ -10,6 +10,9 @@ pub mod cell;
 pub mod channel;
 pub mod driver;
 #[cfg(test)]
+mod port;
+pub mod thread;
+#[cfg(test)]
 mod wake;
 
 use std::{
