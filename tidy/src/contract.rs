@@ -1,13 +1,17 @@
-//! Each numbered sentence of the driver's contract has a test that is named after it.
+//! Each numbered sentence of a contract, the driver's and the completion port's, has a test that is named after it.
 
 use std::collections::BTreeMap;
 
 use crate::{Finding, lexer::tokens, tree::SourceFile};
 
-/// Where the contract is written.
+/// Where the driver's contract is written.
 pub const CONTRACT: &str = "driver/src/lib.rs";
 /// Where its tests are.
 pub const CONFORMANCE: &str = "driver/tests/conformance";
+/// Where the completion port's promises are written.
+pub const PORT: &str = "driver/src/completion_port/mod.rs";
+/// Where their tests are.
+pub const PORT_TESTS: &str = "driver/tests/completion_port";
 
 /// The sentences, `//! 1. **Name.** ...`: number and line.
 pub fn sentences(contract: &SourceFile) -> BTreeMap<u32, usize> {
@@ -23,8 +27,8 @@ fn sentence_of(name: &str) -> Option<u32> {
     name.strip_prefix('s')?.split_once('_')?.0.parse().ok()
 }
 
-/// Sentences without a test, and tests of sentences that do not exist.
-pub fn untested(contract: &SourceFile, tests: &[&SourceFile]) -> Vec<Finding> {
+/// Sentences without a test in `folder`, and tests of sentences that do not exist.
+pub fn untested(contract: &SourceFile, folder: &str, tests: &[&SourceFile]) -> Vec<Finding> {
     let sentences = sentences(contract);
     let mut findings = Vec::new();
     if sentences.is_empty() {
@@ -43,8 +47,7 @@ pub fn untested(contract: &SourceFile, tests: &[&SourceFile]) -> Vec<Finding> {
         }
     }
     for (number, line) in untested {
-        let message =
-            format!("sentence {number} has no test: add `fn s{number}_...` to a file of {CONFORMANCE}");
+        let message = format!("sentence {number} has no test: add `fn s{number}_...` to a file of {folder}");
         findings.push(Finding::new(&contract.path, line, message));
     }
     findings
@@ -60,7 +63,7 @@ mod tests {
     fn messages(tests: &str) -> Vec<(usize, bool)> {
         let contract = SourceFile::new(CONTRACT, CONTRACT_TEXT);
         let tests = SourceFile::new("driver/tests/conformance/a.rs", tests);
-        let findings = untested(&contract, &[&tests]);
+        let findings = untested(&contract, CONFORMANCE, &[&tests]);
         findings.iter().map(|finding| (finding.line, finding.path == CONTRACT)).collect()
     }
 
@@ -77,6 +80,6 @@ mod tests {
     fn a_test_of_no_sentence_and_a_contract_without_sentences_are_found() {
         assert_eq!(messages("fn s1_a() {}\nfn s2_b() {}\nfn s12_c() {}"), [(3, false)]);
         let contract = SourceFile::new(CONTRACT, "//! Nothing.\n");
-        assert_eq!(untested(&contract, &[]).len(), 1);
+        assert_eq!(untested(&contract, CONFORMANCE, &[]).len(), 1);
     }
 }

@@ -190,16 +190,15 @@ fn unsafe_code_stays_in_its_places_and_is_explained() {
 }
 
 #[test]
-fn every_sentence_of_the_driver_contract_has_a_test() {
-    if !root().join(contract::CONFORMANCE).is_dir() {
-        println!("skipped: there is no {} yet", contract::CONFORMANCE);
-        return;
-    }
+fn every_sentence_of_a_contract_has_a_test() {
     let sources = sources();
-    let contract =
-        sources.iter().find(|file| file.path == contract::CONTRACT).expect("the contract is there");
-    let tests: Vec<_> = sources.iter().filter(|file| file.path.starts_with(contract::CONFORMANCE)).collect();
-    none(contract::untested(contract, &tests));
+    for (contract, folder) in
+        [(contract::CONTRACT, contract::CONFORMANCE), (contract::PORT, contract::PORT_TESTS)]
+    {
+        let written = sources.iter().find(|file| file.path == contract);
+        let tests: Vec<_> = sources.iter().filter(|file| file.path.starts_with(folder)).collect();
+        none(contract::untested(written.expect("the contract is there"), folder, &tests));
+    }
 }
 
 #[test]

@@ -258,7 +258,7 @@ impl<T, W: Clone> Schedule<T, W> {
     /// next time. `None` if there is nothing to look for: the watcher sleeps until it is asked again.
     #[cfg_attr(
         any(not(target_os = "linux"), loom),
-        expect(dead_code, reason = "only Linux can be asked what its threads do")
+        allow(dead_code, reason = "only Linux can be asked what its threads do")
     )]
     pub(crate) fn look(&mut self, before: &mut Vec<u64>, suspects: &mut Vec<Suspect>) -> bool {
         suspects.clear();
@@ -288,7 +288,7 @@ impl<T, W: Clone> Schedule<T, W> {
     /// A thread was seen to sleep (or to run again), while it had the packet of the suspect.
     #[cfg_attr(
         any(not(target_os = "linux"), loom),
-        expect(dead_code, reason = "only Linux can be asked what its threads do")
+        allow(dead_code, reason = "only Linux can be asked what its threads do")
     )]
     pub(crate) fn seen(&mut self, suspect: &Suspect, sleeps: bool) -> Wakes<W> {
         if let Some(Some(thread)) = self.threads.get(suspect.place)

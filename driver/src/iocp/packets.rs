@@ -6,7 +6,10 @@
 //! takes it posts again: so everybody sees it, and nobody needs to know how many wait. (Closing the handle would wake
 //! them on Windows, and not under Wine.)
 
-#![allow(clippy::missing_const_for_thread_local, reason = "it is const; clippy does not see that on this target")]
+#![allow(
+    clippy::missing_const_for_thread_local,
+    reason = "it is const; clippy does not see that on this target"
+)]
 
 use std::{
     cell::RefCell,

@@ -1,14 +1,10 @@
 //! Sentences 4 and 8: who blocks, and who is dead.
 
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(any(target_os = "linux", windows))]
 use std::{io::Write, net::TcpStream, sync::Mutex};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyport_driver::{CompletionPort, PortConfig, WaitEnd, blocking};
 

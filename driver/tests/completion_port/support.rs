@@ -45,6 +45,10 @@ pub(crate) enum Task {
 
 /// On what a worker sleeps.
 #[derive(Debug)]
+#[cfg_attr(
+    not(any(target_os = "linux", windows)),
+    allow(dead_code, reason = "where nobody is found asleep, nobody tries")
+)]
 pub(crate) enum Bed {
     Channel,
     Socket(std::net::TcpStream),
