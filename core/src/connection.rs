@@ -13,15 +13,19 @@
 //!   its deadline or an abort, says so instead);
 //! - bytes leave in the order in which they were queued, or the session only closes.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use crate::{
     fault::{Fault, FaultKind},
     limits::SendMarks,
+    overflow::{LooseQueue, Losses, Overflow},
     planted::{Bug, planted},
     reason::CloseReason,
-    send::{ChunkPool, Refusal, SendBatch, Sent},
+    send::{ChunkPool, Edition, Refusal, SendBatch, Sent},
 };
+
+/// Dead bytes of a queue above which they are taken out at once, if they are most of it; else when it is sent.
+const DEAD_KEPT_BYTES: usize = 64 << 10;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,10 +75,20 @@ pub enum ReceiveEnd {
     Failed(Fault),
 }
 
+/// What few sessions need of their queue.
+#[derive(Debug, Default)]
+struct Extras {
+    loose: LooseQueue,
+    /// Who wants to know when what is queued, and what is in flight, was taken.
+    queued_tokens: Vec<u64>,
+    sent_tokens: VecDeque<u64>,
+}
+
 /// The machine of one connection. About 80 bytes; no buffer while nothing is queued.
 #[derive(Debug)]
 pub struct Connection {
     pending: Option<Box<SendBatch>>,
+    extras: Option<Box<Extras>>,
     in_flight_bytes: usize,
     reason: Option<CloseReason>,
     state: State,
@@ -94,6 +108,17 @@ pub struct Connection {
     pause_under_pressure: bool,
 }
 
+impl Extras {
+    /// The batch goes: leaves out what is dead, and forgets what may be lost of it.
+    fn gathered(&mut self, pending: Box<SendBatch>, pool: &mut ChunkPool) -> Box<SendBatch> {
+        self.sent_tokens.extend(self.queued_tokens.drain(..));
+        let gathered =
+            if self.loose.dead_bytes() > 0 { pending.without(self.loose.dead(), pool) } else { pending };
+        self.loose.clear();
+        gathered
+    }
+}
+
 impl Connection {
     /// A connection that is open already: an accepted one.
     pub fn open(pause_under_pressure: bool) -> Self {
@@ -108,6 +133,7 @@ impl Connection {
     fn in_state(state: State, pause_under_pressure: bool) -> Self {
         Self {
             pending: None,
+            extras: None,
             in_flight_bytes: 0,
             reason: None,
             state,
@@ -156,8 +182,15 @@ impl Connection {
     }
 
     /// Bytes queued and not yet taken by the system.
+    #[inline]
     pub fn queued_bytes(&self) -> usize {
-        self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len())
+        let dead = self.extras.as_ref().map_or(0, |extras| extras.loose.dead_bytes());
+        self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len()) - dead
+    }
+
+    /// Messages that it was not sent.
+    pub fn losses(&self) -> Losses {
+        self.extras.as_ref().map_or_else(Losses::default, |extras| extras.loose.losses)
     }
 
     /// True while the queue is above its high mark and has not fallen to the low one.
@@ -220,7 +253,7 @@ impl Connection {
         pool: &mut ChunkPool,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Sent {
-        if let Err(refusal) = self.admit(size, marks) {
+        if let Err(refusal) = self.admit(size, marks, pool) {
             return Sent::Refused(refusal);
         }
         let pending = self.pending.get_or_insert_with(|| pool.take());
@@ -230,15 +263,142 @@ impl Connection {
 
     /// Queues bytes that other connections may share; only small ones are copied.
     pub fn send_shared(&mut self, bytes: Arc<[u8]>, marks: &SendMarks, pool: &mut ChunkPool) -> Sent {
-        if let Err(refusal) = self.admit(bytes.len(), marks) {
+        if let Err(refusal) = self.admit(bytes.len(), marks, pool) {
             return Sent::Refused(refusal);
         }
         self.pending.get_or_insert_with(|| pool.take()).append_shared(bytes, pool);
         self.mark_pressure(marks)
     }
 
+    /// Queues a part of an edition, which other connections share.
     #[inline]
-    fn admit(&mut self, size: usize, marks: &SendMarks) -> Result<(), Refusal> {
+    pub fn send_part(
+        &mut self,
+        edition: &Edition,
+        range: Range<usize>,
+        marks: &SendMarks,
+        pool: &mut ChunkPool,
+    ) -> Sent {
+        if let Err(refusal) = self.admit(range.len(), marks, pool) {
+            return Sent::Refused(refusal);
+        }
+        self.pending.get_or_insert_with(|| pool.take()).append_part(edition, range, pool);
+        self.mark_pressure(marks)
+    }
+
+    /// Makes room for a message that may be lost, as `overflow` says; if there is room, `append` queues its `size`
+    /// bytes.
+    pub fn send_loose(
+        &mut self,
+        size: usize,
+        overflow: Overflow,
+        marks: &SendMarks,
+        pool: &mut ChunkPool,
+        append: impl FnOnce(&mut SendBatch, &mut ChunkPool),
+    ) -> Sent {
+        if self.state != State::Open {
+            return Sent::Refused(Refusal::NotOpen);
+        }
+        let mut extras = self.extras.take().unwrap_or_default();
+        let sent = self.make_room(&mut extras.loose, size, overflow, marks, pool);
+        if sent == Sent::Queued {
+            let pending = self.pending.get_or_insert_with(|| pool.take());
+            let start = pending.len();
+            append(pending, pool);
+            let key = if let Overflow::Conflate { key } = overflow { Some(key) } else { None };
+            extras.loose.push(start, pending.len() - start, key);
+        } else if !planted(Bug::SkipNotCounted) {
+            extras.loose.losses.skipped += 1;
+        }
+        let dead = extras.loose.dead_bytes();
+        let mostly_dead =
+            |pending: &Box<SendBatch>| dead > DEAD_KEPT_BYTES && dead > pending.len() - dead;
+        if self.pending.as_ref().is_some_and(mostly_dead) {
+            self.pending = self.pending.take().map(|pending| pending.without(extras.loose.dead(), pool));
+            extras.loose.forget_dead();
+        }
+        self.extras = Some(extras);
+        sent
+    }
+
+    /// `Queued` if there is room now, else `Skipped`.
+    fn make_room(
+        &self,
+        loose: &mut LooseQueue,
+        size: usize,
+        overflow: Overflow,
+        marks: &SendMarks,
+        pool: &ChunkPool,
+    ) -> Sent {
+        let over_budget = pool.bytes_out().saturating_add(size) > pool.allowance();
+        if size > marks.queue_max_bytes || over_budget {
+            return Sent::Skipped;
+        }
+        let replaced = if let Overflow::Conflate { key } = overflow { loose.of_key(key) } else { None };
+        let (number, replaced_bytes) = replaced.unzip();
+        let replaced_bytes = replaced_bytes.unwrap_or(0);
+        let all = self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len());
+        // What replaces another has at least that one's room, however much came behind it.
+        let limit = if number.is_some() {
+            marks.high_water_bytes.max(all - loose.dead_bytes())
+        } else {
+            marks.high_water_bytes
+        };
+        loop {
+            let others = all - loose.dead_bytes() - replaced_bytes;
+            if others == 0 || others.saturating_add(size) <= limit || planted(Bug::LooseWithoutLimit) {
+                break;
+            }
+            let droppable = if overflow == Overflow::Skip { None } else { loose.oldest(number) };
+            let Some(oldest) = droppable else { return Sent::Skipped };
+            loose.kill(oldest);
+            loose.losses.dropped += 1;
+        }
+        if let Some(number) = number
+            && !planted(Bug::ConflatedKept)
+        {
+            loose.kill(number);
+            loose.losses.conflated += 1;
+        }
+        Sent::Queued
+    }
+
+    /// Remembers `token` for whoever wants to know when all that is queued until now was taken by the system: it comes
+    /// out of [`next_sent_token`](Self::next_sent_token) then.
+    pub fn notify(&mut self, token: u64) {
+        self.extras.get_or_insert_default().queued_tokens.push(token);
+    }
+
+    /// A token whose bytes were taken, in the order in which they were given.
+    #[inline]
+    pub fn next_sent_token(&mut self) -> Option<u64> {
+        let extras = self.extras.as_mut()?;
+        if self.send_in_flight { None } else { extras.sent_tokens.pop_front() }
+    }
+
+    /// What is gathered, without what is not to be sent.
+    #[inline]
+    fn take_pending(&mut self, pool: &mut ChunkPool) -> Option<Box<SendBatch>> {
+        let pending = self.pending.take()?;
+        match &mut self.extras {
+            None => Some(pending),
+            Some(extras) => Some(extras.gathered(pending, pool)),
+        }
+    }
+
+    /// What is gathered is not sent at all.
+    fn drop_pending(&mut self, pool: &mut ChunkPool) {
+        if let Some(batch) = self.pending.take() {
+            pool.give(batch);
+        }
+        if let Some(extras) = &mut self.extras {
+            extras.loose.clear();
+            extras.queued_tokens.clear();
+        }
+    }
+
+    #[inline]
+    fn admit(&mut self, size: usize, marks: &SendMarks, pool: &ChunkPool) -> Result<(), Refusal> {
         if self.state != State::Open {
             return Err(Refusal::NotOpen);
         }
@@ -246,6 +406,10 @@ impl Connection {
         if size > room && !planted(Bug::QueueWithoutLimit) {
             self.close(CloseReason::SendQueueFull);
             return Err(Refusal::QueueFull);
+        }
+        if pool.bytes_out().saturating_add(size) > pool.allowance() {
+            self.close(CloseReason::SendBudget);
+            return Err(Refusal::OverBudget);
         }
         Ok(())
     }
@@ -368,7 +532,12 @@ impl Connection {
             Ok(()) => assert!(whole, "a send ended in success with bytes left"),
             Err(_) if planted(Bug::SendAfterFailedSend) => {}
             // The peer has some prefix of the batch: nothing may follow it, the session only closes.
-            Err(fault) => self.close(CloseReason::from_send(fault)),
+            Err(fault) => {
+                self.close(CloseReason::from_send(fault));
+                if let Some(extras) = &mut self.extras {
+                    extras.sent_tokens.clear();
+                }
+            }
         }
         let low_water_bytes = if planted(Bug::ReliefTooEarly) { usize::MAX } else { marks.low_water_bytes };
         if self.pressure && self.queued_bytes() <= low_water_bytes && !planted(Bug::ReliefForgotten) {
@@ -425,9 +594,7 @@ impl Connection {
         match self.state {
             State::Open | State::Draining => self.poll_receive().or_else(|| self.poll_send(pool)),
             State::Closing => {
-                if let Some(batch) = self.pending.take() {
-                    pool.give(batch);
-                }
+                self.drop_pending(pool);
                 if self.close_in_flight {
                     return None;
                 }
@@ -437,9 +604,7 @@ impl Connection {
             }
             State::Closed if !self.finished => {
                 self.finished = true;
-                if let Some(batch) = self.pending.take() {
-                    pool.give(batch);
-                }
+                self.drop_pending(pool);
                 Some(Action::Finished(self.reason.expect("a closed connection has a reason")))
             }
             State::Connecting | State::Handshaking | State::Closed => None,
@@ -470,7 +635,7 @@ impl Connection {
     #[inline]
     fn poll_send(&mut self, pool: &mut ChunkPool) -> Option<Action> {
         if (!self.send_in_flight || planted(Bug::TwoSends))
-            && let Some(batch) = self.pending.take()
+            && let Some(batch) = self.take_pending(pool)
         {
             if batch.is_empty() {
                 // Only empty messages were queued: there is nothing to send, and an idle session holds no buffer.

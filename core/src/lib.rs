@@ -8,6 +8,7 @@
 //! | [`slab`] | slots reused first-in first-out, generations, retired when a generation wraps |
 //! | [`send`] | messages gathered in pooled chunks; one [`SendBatch`] is what a driver sends |
 //! | [`codec`] | where frames begin and end: [`Raw`], [`Lines`], [`Delimiter`], [`Fixed`], [`LengthPrefix`], [`SizeKind`] |
+//! | [`overflow`] | what is lost when a peer does not read, and how it is counted |
 //! | [`reassembly`] | frames decoded in place, only a cut tail is copied |
 //! | [`connection`] | the connection machine: inputs, commands, one output function |
 //! | [`wheel`] | timers in a hierarchical wheel |
@@ -20,6 +21,7 @@ pub mod connection;
 pub mod fault;
 pub mod id;
 pub mod limits;
+pub mod overflow;
 #[doc(hidden)]
 pub mod planted;
 pub mod reason;
@@ -36,8 +38,9 @@ pub use connection::{Action, Connection, State};
 pub use fault::{Fault, FaultClass, FaultKind};
 pub use id::SessionId;
 pub use limits::{Limits, SendMarks};
+pub use overflow::{Losses, Overflow};
 pub use reason::{Blame, CloseReason};
 pub use reassembly::Reassembly;
-pub use send::{ChunkPool, Refusal, SendBatch, Sent};
+pub use send::{ChunkPool, Edition, Refusal, SendBatch, Sent};
 pub use slab::{Slab, SlabKey};
 pub use wheel::{TimerHandle, TimerWheel};

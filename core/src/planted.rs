@@ -55,6 +55,14 @@ bugs! {
     EndTakenForDeath: "R25",
     /// The peer's end of stream does not end the session.
     EndIgnored: "R25",
+    /// A message that is skipped is not counted.
+    SkipNotCounted: "R31",
+    /// A full queue drops its newest message instead of its oldest.
+    NewestDropped: "R31",
+    /// Messages that may be lost are queued without limit.
+    LooseWithoutLimit: "R31",
+    /// A queued value stays when a newer one of its key comes.
+    ConflatedKept: "R31",
     /// A session goes on sending after a send that failed.
     SendAfterFailedSend: "R5",
     /// A second send starts before the first has come back.

@@ -4,7 +4,7 @@
 //! A batch moves by value: from the session into the driver, and back with the completion. What the kernel
 //! reads therefore cannot be freed or changed meanwhile (the send buffer on the stack that IOCP servers fall over).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use crate::planted::{Bug, planted};
 
@@ -34,6 +34,8 @@ pub enum Sent {
     Queued,
     /// Queued, and the queue is above `high_water_bytes`: slow down until the pressure is relieved.
     High,
+    /// Not queued, as its [`Overflow`](crate::Overflow) says: the peer does not read fast enough.
+    Skipped,
     /// Not queued.
     Refused(Refusal),
 }
@@ -51,11 +53,18 @@ pub enum Refusal {
     /// The codec cannot carry this body, whatever its limit: [`Fixed`](crate::Fixed) has another size,
     /// [`Delimiter`](crate::Delimiter) would find its delimiter in it. A line in the log, at debug, says what is wrong.
     FrameMalformed,
+    /// All queues of the service, or of the engine, hold as much as they may together; the session closes with
+    /// `SendBudget`.
+    OverBudget,
 }
+
+/// Bytes that were encoded once for many sessions: what a turn published to groups.
+pub type Edition = Arc<Vec<u8>>;
 
 enum Segment {
     Owned(Vec<u8>),
     Shared(Arc<[u8]>),
+    Part(Edition, Range<usize>),
 }
 
 impl Segment {
@@ -63,6 +72,7 @@ impl Segment {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Part(edition, range) => &edition[range.clone()],
         }
     }
 }
@@ -155,6 +165,7 @@ impl SendBatch {
         let written = appending.kept - before;
         drop(appending);
         self.len += written;
+        pool.bytes_out += written;
         written
     }
 
@@ -163,7 +174,68 @@ impl SendBatch {
         if bytes.len() <= SHARED_COPIED_BYTES {
             self.append(bytes.len(), pool, |out| out.extend_from_slice(&bytes));
         } else {
+            pool.bytes_out += bytes.len();
             self.push_shared(bytes);
+        }
+    }
+
+    /// Appends a part of an edition. To an empty batch it goes without a copy: that is the case of everyone who keeps
+    /// up. Behind others a small one is copied, as of [`append_shared`](Self::append_shared).
+    pub fn append_part(&mut self, edition: &Edition, range: Range<usize>, pool: &mut ChunkPool) {
+        debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
+        if self.len > 0 && range.len() <= SHARED_COPIED_BYTES {
+            self.append(range.len(), pool, |out| out.extend_from_slice(&edition[range]));
+        } else if !range.is_empty() {
+            self.len += range.len();
+            pool.bytes_out += range.len();
+            self.more.push(Segment::Part(Arc::clone(edition), range));
+        }
+    }
+
+    /// The same bytes without the ranges `dead`, which are in order and do not overlap.
+    pub(crate) fn without(
+        self: Box<Self>,
+        dead: impl Iterator<Item = Range<usize>>,
+        pool: &mut ChunkPool,
+    ) -> Box<Self> {
+        let mut kept = pool.take();
+        let mut at = 0;
+        let all = self.len;
+        for range in dead.chain([all..all]) {
+            self.copy_to(&mut kept, at..range.start, pool);
+            at = range.end;
+        }
+        pool.give(self);
+        kept
+    }
+
+    /// Appends a range of its bytes to another batch; what is shared stays shared.
+    fn copy_to(&self, to: &mut Self, range: Range<usize>, pool: &mut ChunkPool) {
+        let mut base = 0;
+        let mut piece = |len: usize| {
+            let (start, end) = (range.start.clamp(base, base + len) - base, range.end.clamp(base, base + len) - base);
+            base += len;
+            start..end
+        };
+        let of_head = piece(self.head.len());
+        if !of_head.is_empty() {
+            to.append(of_head.len(), pool, |out| out.extend_from_slice(&self.head[of_head]));
+        }
+        for segment in &self.more {
+            let bytes = segment.bytes();
+            let part = piece(bytes.len());
+            match segment {
+                _ if part.is_empty() => {}
+                Segment::Shared(bytes) if part.len() == bytes.len() => {
+                    to.append_shared(Arc::clone(bytes), pool);
+                }
+                Segment::Part(edition, of) => {
+                    to.append_part(edition, of.start + part.start..of.start + part.end, pool);
+                }
+                Segment::Shared(_) | Segment::Owned(_) => {
+                    to.append(part.len(), pool, |out| out.extend_from_slice(&bytes[part]));
+                }
+            }
         }
     }
 
@@ -180,7 +252,7 @@ impl SendBatch {
         let room = match self.more.last() {
             None => Some(self.head.capacity() - self.head.len()),
             Some(Segment::Owned(bytes)) => Some(bytes.capacity() - bytes.len()),
-            Some(Segment::Shared(_)) => None,
+            Some(Segment::Shared(_) | Segment::Part(..)) => None,
         };
         if room.is_none_or(|room| room < size) {
             self.more.push(Segment::Owned(pool.take_block(size)));
@@ -188,7 +260,9 @@ impl SendBatch {
         match self.more.last_mut() {
             None => &mut self.head,
             Some(Segment::Owned(bytes)) => bytes,
-            Some(Segment::Shared(_)) => unreachable!("an owned segment was pushed behind the shared one"),
+            Some(Segment::Shared(_) | Segment::Part(..)) => {
+                unreachable!("an owned segment was pushed behind the shared one")
+            }
         }
     }
 }
@@ -212,8 +286,8 @@ impl fmt::Debug for SendBatch {
     }
 }
 
-/// A shard's store of batches, blocks and tails: at steady state nothing is allocated per message.
-#[derive(Default)]
+/// A shard's store of batches, blocks and tails: at steady state nothing is allocated per message. It also knows how
+/// many bytes all queues hold together, and how many they may.
 pub struct ChunkPool {
     // Boxed, so that a batch moves through queue, driver and pool as one pointer.
     #[expect(clippy::vec_box)]
@@ -221,6 +295,21 @@ pub struct ChunkPool {
     blocks: [Vec<Vec<u8>>; 2],
     tails: Vec<Vec<u8>>,
     batches_out: usize,
+    bytes_out: usize,
+    allowance: usize,
+}
+
+impl Default for ChunkPool {
+    fn default() -> Self {
+        Self {
+            batches: Vec::new(),
+            blocks: [Vec::new(), Vec::new()],
+            tails: Vec::new(),
+            batches_out: 0,
+            bytes_out: 0,
+            allowance: usize::MAX,
+        }
+    }
 }
 
 impl ChunkPool {
@@ -232,6 +321,23 @@ impl ChunkPool {
     /// Batches taken and not yet given back.
     pub fn batches_out(&self) -> usize {
         self.batches_out
+    }
+
+    /// Bytes in the batches that are out: queued, and in flight.
+    #[inline]
+    pub fn bytes_out(&self) -> usize {
+        self.bytes_out
+    }
+
+    /// Most bytes that may be out; without limit unless one is set.
+    #[inline]
+    pub fn allowance(&self) -> usize {
+        self.allowance
+    }
+
+    /// Sets how many bytes may be out.
+    pub fn set_allowance(&mut self, bytes: usize) {
+        self.allowance = bytes;
     }
 
     /// An empty batch.
@@ -246,6 +352,7 @@ impl ChunkPool {
     #[cfg_attr(guard_pages, expect(clippy::absurd_extreme_comparisons, reason = "nothing is kept"))]
     pub fn give(&mut self, mut batch: Box<SendBatch>) {
         self.batches_out = self.batches_out.saturating_sub(1);
+        self.bytes_out = self.bytes_out.saturating_sub(batch.len);
         if !batch.more.is_empty() {
             for segment in batch.more.drain(..) {
                 if let Segment::Owned(bytes) = segment {
