@@ -110,12 +110,12 @@ pub struct Connection {
 
 impl Extras {
     /// The batch goes: leaves out what is dead, and forgets what may be lost of it.
-    fn gathered(&mut self, pending: Box<SendBatch>, pool: &mut ChunkPool) -> Box<SendBatch> {
+    fn gathered(&mut self, pending: &mut Box<SendBatch>, pool: &mut ChunkPool) {
         self.sent_tokens.extend(self.queued_tokens.drain(..));
-        let gathered =
-            if self.loose.dead_bytes() > 0 { pending.without(self.loose.dead(), pool) } else { pending };
+        if self.loose.dead_bytes() > 0 {
+            SendBatch::remove(pending, self.loose.dead(), pool);
+        }
         self.loose.clear();
-        gathered
     }
 }
 
@@ -311,10 +311,10 @@ impl Connection {
             extras.loose.losses.skipped += 1;
         }
         let dead = extras.loose.dead_bytes();
-        let mostly_dead =
-            |pending: &Box<SendBatch>| dead > DEAD_KEPT_BYTES && dead > pending.len() - dead;
-        if self.pending.as_ref().is_some_and(mostly_dead) {
-            self.pending = self.pending.take().map(|pending| pending.without(extras.loose.dead(), pool));
+        if let Some(pending) = &mut self.pending
+            && dead > DEAD_KEPT_BYTES.max(pending.len() - dead)
+        {
+            SendBatch::remove(pending, extras.loose.dead(), pool);
             extras.loose.forget_dead();
         }
         self.extras = Some(extras);
@@ -379,11 +379,11 @@ impl Connection {
     /// What is gathered, without what is not to be sent.
     #[inline]
     fn take_pending(&mut self, pool: &mut ChunkPool) -> Option<Box<SendBatch>> {
-        let pending = self.pending.take()?;
-        match &mut self.extras {
-            None => Some(pending),
-            Some(extras) => Some(extras.gathered(pending, pool)),
+        let mut pending = self.pending.take()?;
+        if let Some(extras) = &mut self.extras {
+            extras.gathered(&mut pending, pool);
         }
+        Some(pending)
     }
 
     /// What is gathered is not sent at all.

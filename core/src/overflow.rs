@@ -128,7 +128,7 @@ impl LooseQueue {
         let number = |(place, loose): (usize, &Loose)| (!loose.dead).then_some(first + place as u64);
         let mut alive = self.queue.iter().enumerate().skip(self.dead_before).filter_map(number);
         let droppable = |number: &u64| Some(*number) != kept;
-        if planted(Bug::NewestDropped) { alive.filter(droppable).last() } else { alive.find(droppable) }
+        if planted(Bug::NewestDropped) { alive.rfind(droppable) } else { alive.find(droppable) }
     }
 
     /// The dead ranges, in order.

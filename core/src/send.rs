@@ -192,28 +192,28 @@ impl SendBatch {
         }
     }
 
-    /// The same bytes without the ranges `dead`, which are in order and do not overlap.
-    pub(crate) fn without(
-        self: Box<Self>,
+    /// Takes the ranges `dead` out, which are in order and do not overlap.
+    pub(crate) fn remove(
+        batch: &mut Box<Self>,
         dead: impl Iterator<Item = Range<usize>>,
         pool: &mut ChunkPool,
-    ) -> Box<Self> {
+    ) {
         let mut kept = pool.take();
         let mut at = 0;
-        let all = self.len;
-        for range in dead.chain([all..all]) {
-            self.copy_to(&mut kept, at..range.start, pool);
+        for range in dead {
+            batch.copy_to(&mut kept, at..range.start, pool);
             at = range.end;
         }
-        pool.give(self);
-        kept
+        batch.copy_to(&mut kept, at..batch.len, pool);
+        pool.give(std::mem::replace(batch, kept));
     }
 
     /// Appends a range of its bytes to another batch; what is shared stays shared.
     fn copy_to(&self, to: &mut Self, range: Range<usize>, pool: &mut ChunkPool) {
         let mut base = 0;
         let mut piece = |len: usize| {
-            let (start, end) = (range.start.clamp(base, base + len) - base, range.end.clamp(base, base + len) - base);
+            let (start, end) =
+                (range.start.clamp(base, base + len) - base, range.end.clamp(base, base + len) - base);
             base += len;
             start..end
         };
