@@ -59,6 +59,7 @@ impl Audit {
         ensure(batches == self.batches, || {
             format!("{} batches are out of the pool, and the sessions hold {batches}", self.batches)
         })?;
+        local.audit_groups()?;
         let counters = &local.counters;
         ensure(counters.sessions == opened as u64, || {
             format!("the counter says {} sessions, and {opened} are open", counters.sessions)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyport_core::CloseReason;
+use anyport_core::{CloseReason, Losses};
 
 use crate::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering, fence},
@@ -55,6 +55,12 @@ counters! {
     frames_sent,
     /// Messages that `send` refused.
     frames_refused,
+    /// Messages that a slow peer was not sent because they found no room ([`Overflow`](crate::Overflow)).
+    messages_skipped,
+    /// Queued messages that a slow peer was not sent because newer ones needed the room.
+    messages_dropped,
+    /// Queued messages that a newer one of the same key replaced.
+    messages_conflated,
     /// Turns of the shards.
     turns,
 }
@@ -68,6 +74,12 @@ impl Counters {
     /// Sessions that ended, whatever the reason.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
+    }
+
+    pub(crate) fn add_losses(&mut self, losses: Losses) {
+        self.messages_skipped += losses.skipped;
+        self.messages_dropped += losses.dropped;
+        self.messages_conflated += losses.conflated;
     }
 
     pub(crate) fn add(&mut self, other: &Self) {

@@ -16,8 +16,10 @@ use anyport_driver::{
 };
 
 use crate::{
+    budget::Budget,
     counters::{Counters, Published},
     error::{Error, Result},
+    group::Registry,
     handler::Handler,
     remote::{Mail, Mailbox, Remote, mailbox},
     service::{Client, Role, Server, ServiceKind, resolve},
@@ -60,6 +62,7 @@ pub struct Engine {
     /// The place, among the processors allowed, of the one that the first shard is bound to.
     pin: Option<usize>,
     pub(crate) spread: Spread,
+    send_budget: Option<Arc<Budget>>,
     pub(crate) services: Vec<Service>,
     pub(crate) stop: Stop,
 }
@@ -84,6 +87,7 @@ impl Engine {
             config: DriverConfig::default(),
             pin: None,
             spread: Spread::default(),
+            send_budget: None,
             services: Vec::new(),
             stop: Stop::default(),
         })
@@ -102,6 +106,25 @@ impl Engine {
             return Err(Error::Shards { shards });
         }
         self.shards = shards;
+        Ok(self)
+    }
+
+    /// Most bytes that the send queues of all sessions of all services may hold together, from 64 KiB. When they are used
+    /// up, the sessions that read least are closed (`SendBudget`) in favour of the others. Without it, only the limits of
+    /// sessions and services hold. Set it before services are added.
+    ///
+    /// # Errors
+    /// If it is out of range.
+    ///
+    /// # Panics
+    /// If a service was added already.
+    pub fn send_budget(mut self, bytes: usize) -> Result<Self> {
+        assert!(self.services.is_empty(), "set the send budget before adding services");
+        if bytes < Limits::SEND_BUDGET_MIN_BYTES {
+            let rule = "must be at least 65536";
+            return Err(InvalidLimit { limit: "send_budget", rule, value: bytes }.into());
+        }
+        self.send_budget = Some(Budget::new(bytes));
         Ok(self)
     }
 
@@ -212,6 +235,9 @@ impl Engine {
         }
         let (mails, mailboxes): (Vec<Mail<H>>, Vec<Mailbox<H>>) = (0..self.shards).map(|_| mailbox()).unzip();
         let published: Vec<_> = (0..self.shards).map(|_| Arc::<Published>::default()).collect();
+        let groups = Registry::new(self.shards);
+        let of_service = limits.service_queue_max_bytes.map(Budget::new);
+        let budgets = of_service.into_iter().chain(self.send_budget.clone()).collect();
         let unix = role.is_unix();
         let template = ServiceTemplate {
             make,
@@ -223,11 +249,13 @@ impl Engine {
             stop: self.stop.clone(),
             mails: mails.clone(),
             mailboxes: mailboxes.into_iter().map(|mailbox| Mutex::new(Some(mailbox))).collect(),
+            groups: Arc::clone(&groups),
+            budgets,
             live: Arc::default(),
             published: published.clone(),
         };
         self.services.push(Service { kind, template: Arc::new(template), unix, published });
-        Ok(Remote { shards: mails.into() })
+        Ok(Remote { shards: mails.into(), groups })
     }
 
     /// A handle that ends the engine from any thread, before or after it has started.

@@ -72,6 +72,9 @@ pub trait Handler: Sized + Send + 'static {
     /// The send queue rose above its high mark, or fell to its low one again.
     fn on_pressure(&mut self, _session: &mut Session<Self>, _pressure: Pressure) {}
 
+    /// The system has taken all of a frame that was sent with [`send_notify`](Session::send_notify).
+    fn on_sent(&mut self, _session: &mut Session<Self>, _token: u64) {}
+
     /// A session ended. Called once for each [`on_open`](Self::on_open), last; nothing can be sent any more.
     fn on_close(&mut self, _session: &mut Session<Self>, _reason: CloseReason) {}
 

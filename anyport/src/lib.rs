@@ -32,10 +32,12 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod budget;
 mod counters;
 pub mod doctor;
 mod engine;
 mod error;
+mod group;
 mod handler;
 mod log_limit;
 mod message;
@@ -60,7 +62,8 @@ mod template;
 pub use anyport_core::planted;
 pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultClass, FaultKind, Frame, FrameError,
-    Limits, Lines, Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State, limits::InvalidLimit,
+    Limits, Lines, Losses, Overflow, Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State,
+    limits::InvalidLimit,
 };
 /// Framing beyond what everybody needs.
 pub use anyport_core::{
@@ -75,6 +78,7 @@ pub use anyport_driver::{Address, DriverChoice, DriverConfig, DriverKind, PeerAd
 pub use counters::Counters;
 pub use engine::{Engine, Running, Spread};
 pub use error::{Error, Result};
+pub use group::{Group, GroupInfo, Reach};
 pub use handler::{ConnectFailure, Handler, Pressure, Reconnect, TimerKey};
 pub use message::{Message, MessageError};
 pub use remote::Remote;
@@ -88,7 +92,7 @@ pub use stop::Stop;
 /// What most handlers need.
 pub mod prelude {
     pub use crate::{
-        Client, CloseReason, Engine, Frame, Handler, Limits, Lines, Pressure, Raw, Sent, Server, Session,
-        SessionId, Shard, SizeKind, TimerKey,
+        Client, CloseReason, Engine, Frame, Group, Handler, Limits, Lines, Overflow, Pressure, Raw, Sent,
+        Server, Session, SessionId, Shard, SizeKind, TimerKey,
     };
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use anyport_core::SessionId;
+use anyport_core::{Frame, SessionId};
 use anyport_driver::{Detached, PeerAddress, Waker};
 
 use crate::{
+    group::{EditionOf, GroupInfo, Registry},
     handler::Handler,
     session::{Session, Shard},
     sync::{
@@ -24,6 +25,8 @@ pub(crate) enum Job<H: Handler> {
     Shard(ShardJob<H>),
     /// A connection that another shard accepted.
     Adopt(Detached, PeerAddress),
+    /// What another shard published to groups that have members here.
+    Edition(Box<EditionOf>),
 }
 
 /// The sending end of one shard's mailbox.
@@ -88,11 +91,12 @@ impl<H: Handler> Mail<H> {
 /// that leaves its shard.
 pub struct Remote<H: Handler> {
     pub(crate) shards: Arc<[Mail<H>]>,
+    pub(crate) groups: Arc<Registry>,
 }
 
 impl<H: Handler> Clone for Remote<H> {
     fn clone(&self) -> Self {
-        Self { shards: Arc::clone(&self.shards) }
+        Self { shards: Arc::clone(&self.shards), groups: Arc::clone(&self.groups) }
     }
 }
 
@@ -121,5 +125,20 @@ impl<H: Handler> Remote<H> {
         job: impl FnOnce(&mut H, &mut Shard<'_, H>) + Send + 'static,
     ) -> bool {
         self.shards.get(shard).is_some_and(|shard| shard.send(Job::Shard(Box::new(job))))
+    }
+
+    /// Publishes a message to the group of this name, if there is one, as [`Shard::publish`] does: on the first shard, so
+    /// that messages of one poster stay in order. False if the engine has ended.
+    pub fn publish(&self, group: &str, kind: u16, body: &[u8]) -> bool {
+        let Some(group) = self.groups.find(group) else { return true };
+        let body: Box<[u8]> = body.into();
+        self.post_to_shard(0, move |_, shard| {
+            shard.publish(&group, Frame { kind, body: &body });
+        })
+    }
+
+    /// The groups that have members, by name, and what went through them.
+    pub fn groups(&self) -> Vec<GroupInfo> {
+        self.groups.infos()
     }
 }

@@ -9,7 +9,9 @@ use anyport_core::Limits;
 use anyport_driver::{Address, options::PortSharing};
 
 use crate::{
+    budget::{Budget, Purse},
     counters::{Live, Published},
+    group::Registry,
     handler::Handler,
     remote::{Mail, Mailbox},
     service::Role,
@@ -51,6 +53,8 @@ pub(crate) struct ServiceTemplate<H: Handler, F> {
     pub(crate) stop: Stop,
     pub(crate) mails: Vec<Mail<H>>,
     pub(crate) mailboxes: Vec<Mutex<Option<Mailbox<H>>>>,
+    pub(crate) groups: Arc<Registry>,
+    pub(crate) budgets: Vec<Arc<Budget>>,
     pub(crate) live: Arc<Live>,
     pub(crate) published: Vec<Arc<Published>>,
 }
@@ -92,6 +96,9 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
             stop: self.stop.clone(),
             jobs: mailbox.open(birth.waker.clone()),
             hand_to: if hands_over { self.mails.clone() } else { Vec::new() },
+            mails: self.mails.clone(),
+            groups: Arc::clone(&self.groups),
+            purse: Purse::new(self.budgets.clone(), self.shards),
             live: Arc::clone(&self.live),
             published: Arc::clone(&self.published[shard]),
             now: birth.now,

@@ -452,6 +452,12 @@ impl Connection {
         }
     }
 
+    /// As [`close`](Self::close), and what is queued is given up at once: others need the room.
+    pub fn shed(&mut self, reason: CloseReason, pool: &mut ChunkPool) {
+        self.close(reason);
+        self.drop_pending(pool);
+    }
+
     /// As [`close`](Self::close), for a stop that does not wait: a drain that it cuts short was none.
     pub fn abort(&mut self, reason: CloseReason) {
         if self.state == State::Draining && !self.shutdown_done {

@@ -42,6 +42,10 @@ pub struct Limits {
     pub linger: Duration,
     /// Marks of each session's send queue.
     pub send: SendMarks,
+    /// Most bytes that the send queues of all sessions of the service may hold together, from 64 KiB. When they are used
+    /// up, the sessions that read least are closed (`SendBudget`) in favour of the others. `None`: only the queue of each
+    /// is limited. Default `None`.
+    pub service_queue_max_bytes: Option<usize>,
     /// Stop reading from a session while its send queue is above `high_water_bytes`, so that a peer that
     /// asks faster than it reads slows itself down. Default true.
     pub pause_reading_under_pressure: bool,
@@ -55,12 +59,16 @@ impl Default for Limits {
             drain_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             send: SendMarks::default(),
+            service_queue_max_bytes: None,
             pause_reading_under_pressure: true,
         }
     }
 }
 
 impl Limits {
+    /// Least budget of bytes for the send queues of a service, or of an engine.
+    pub const SEND_BUDGET_MIN_BYTES: usize = 64 << 10;
+
     /// Checks ranges and the order of the marks.
     pub fn validate(&self) -> Result<(), InvalidLimit> {
         let SendMarks { high_water_bytes, low_water_bytes, queue_max_bytes } = self.send;
@@ -90,6 +98,15 @@ impl Limits {
                 limit: "low_water_bytes",
                 rule: "must not exceed high_water_bytes",
                 value: low_water_bytes,
+            });
+        }
+        if let Some(bytes) = self.service_queue_max_bytes
+            && bytes < Self::SEND_BUDGET_MIN_BYTES
+        {
+            return Err(InvalidLimit {
+                limit: "service_queue_max_bytes",
+                rule: "must be at least 65536 (None turns it off)",
+                value: bytes,
             });
         }
         if self.idle_timeout.is_some_and(|timeout| timeout.is_zero()) {

@@ -63,6 +63,12 @@ bugs! {
     LooseWithoutLimit: "R31",
     /// A queued value stays when a newer one of its key comes.
     ConflatedKept: "R31",
+    /// A group still counts a member that has left.
+    MemberForgotten: "R31",
+    /// A message to a group goes to whom it is not for.
+    ExceptIgnored: "R24",
+    /// Who is in several groups gets their messages out of order.
+    GroupsOutOfOrder: "R24",
     /// A session goes on sending after a send that failed.
     SendAfterFailedSend: "R5",
     /// A second send starts before the first has come back.

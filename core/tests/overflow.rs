@@ -6,7 +6,8 @@ use anyport_core::{
     Action, ChunkPool, CloseReason, Connection, Losses, Overflow, Refusal, SendBatch, SendMarks, Sent, State,
 };
 
-const MARKS: SendMarks = SendMarks { high_water_bytes: 4_000, low_water_bytes: 2_000, queue_max_bytes: 9_000 };
+const MARKS: SendMarks =
+    SendMarks { high_water_bytes: 4_000, low_water_bytes: 2_000, queue_max_bytes: 9_000 };
 
 /// Numbers from a seed.
 struct Draw(u64);
@@ -44,9 +45,8 @@ impl Model {
             self.queued.push_back(Message { bytes, overflow });
             return if self.bytes() > MARKS.high_water_bytes { Sent::High } else { Sent::Queued };
         }
-        let same = |message: &Message| {
-            matches!(overflow, Overflow::Conflate { .. }) && message.overflow == overflow
-        };
+        let same =
+            |message: &Message| matches!(overflow, Overflow::Conflate { .. }) && message.overflow == overflow;
         let (replaced, limit) = match self.queued.iter().position(same) {
             Some(at) => (self.queued[at].bytes.len(), MARKS.high_water_bytes.max(self.bytes())),
             None => (0, MARKS.high_water_bytes),
@@ -159,7 +159,10 @@ fn what_is_sent_and_what_is_lost_is_as_the_model_says() {
         all.dropped += losses.dropped;
         all.conflated += losses.conflated;
     }
-    assert!(all.skipped > 1_000 && all.dropped > 1_000 && all.conflated > 1_000, "too little was lost: {all:?}");
+    assert!(
+        all.skipped > 1_000 && all.dropped > 1_000 && all.conflated > 1_000,
+        "too little was lost: {all:?}"
+    );
 }
 
 #[test]
@@ -168,7 +171,8 @@ fn conflation_of_one_key_does_not_grow_the_queue() {
     send(&mut connection, &mut pool, b"in flight", Overflow::Close, false);
     let batch = poll_send(&mut connection, &mut pool).expect("something is queued");
     for round in 0..100_000_u32 {
-        let sent = send(&mut connection, &mut pool, &round.to_le_bytes(), Overflow::Conflate { key: 7 }, false);
+        let sent =
+            send(&mut connection, &mut pool, &round.to_le_bytes(), Overflow::Conflate { key: 7 }, false);
         assert_eq!(sent, Sent::Queued);
     }
     assert_eq!(connection.queued_bytes(), batch.len() + 4);

@@ -88,6 +88,7 @@ impl<H: Handler> ServiceShard<H> {
             opened: false,
             pressure_rose: false,
             pressure_told: false,
+            memberships: None,
             state: H::State::default(),
         }
     }

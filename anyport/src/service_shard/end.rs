@@ -29,6 +29,7 @@ impl<H: Handler> ServiceShard<H> {
             }
             self.log_closed(key, peer, reason);
         }
+        self.local.leave_all(key);
         if planted(Bug::SlotNotFreed) && reason == CloseReason::Drained {
             return;
         }

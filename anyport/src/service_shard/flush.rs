@@ -24,6 +24,9 @@ impl<H: Handler> ServiceShard<H> {
         if relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold) {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::Relieved));
         }
+        while let Some(token) = self.local.slot(key).connection.next_sent_token() {
+            self.call(key, |handler, session| handler.on_sent(session, token));
+        }
         self.local.mark(key);
     }
 

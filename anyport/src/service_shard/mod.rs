@@ -23,8 +23,10 @@ use anyport_driver::{Address, Completion, Driver, Op, Outcome, Received, SocketK
 
 use crate::{
     audit::Audit,
+    budget::Purse,
     counters::{Counters, Live, Published},
     error::{Error, Result},
+    group::{GroupTable, Registry},
     handler::Handler,
     log_limit::LogLimit,
     remote::{Job, Mail},
@@ -82,6 +84,10 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) jobs: Receiver<Job<H>>,
     /// Shards that this one hands accepted connections to; empty if each shard accepts its own.
     pub(crate) hand_to: Vec<Mail<H>>,
+    /// Every shard's mailbox.
+    pub(crate) mails: Vec<Mail<H>>,
+    pub(crate) groups: Arc<Registry>,
+    pub(crate) purse: Purse,
     pub(crate) live: Arc<Live>,
     pub(crate) published: Arc<Published>,
     pub(crate) now: Instant,
@@ -108,8 +114,10 @@ pub(crate) struct ServiceShard<H: Handler> {
 
 impl<H: Handler> ServiceShard<H> {
     pub(crate) fn new(birth: Birth<H>) -> Self {
-        let Birth { handler, codec, limits, role, shard, service, stop, jobs, hand_to, live, published, now } =
-            birth;
+        let Birth { handler, codec, limits, role, shard, service, stop, jobs, .. } = birth;
+        let Birth { hand_to, mails, groups, purse, live, published, now, .. } = birth;
+        let mut pool = ChunkPool::new();
+        pool.set_allowance(purse.allowance());
         Self {
             handler,
             frame_size_max: codec.frame_size_max(),
@@ -118,11 +126,12 @@ impl<H: Handler> ServiceShard<H> {
                 sessions: Slab::new(SessionId::INDEX_MAX),
                 dirty: Vec::new(),
                 scratch: Vec::new(),
-                pool: ChunkPool::new(),
+                pool,
                 wheel: TimerWheel::new(),
                 timers: TimerTable::default(),
                 timers_set: 0,
                 limits,
+                groups: GroupTable::new(groups, &codec),
                 codec,
                 counters: Counters::default(),
                 started: now,
@@ -131,6 +140,8 @@ impl<H: Handler> ServiceShard<H> {
                 shard,
                 service,
                 stop,
+                mails,
+                purse,
             },
             role,
             listener: None,
@@ -235,7 +246,9 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
 
     fn flush(&mut self, io: &mut D) {
         // A handler's `on_close` may touch other sessions: they are flushed in the same turn.
-        while !self.local.dirty.is_empty() {
+        // And what it publishes is given to the members.
+        while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
+            self.local.distribute();
             let mut dirty = std::mem::take(&mut self.local.dirty);
             for key in dirty.drain(..) {
                 self.flush_session(io, key);
@@ -275,6 +288,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn publish(&mut self) {
+        self.local.lower_allowance();
         self.local.counters.turns += 1;
         self.published.publish(&self.local.counters, std::mem::take(&mut self.closed_changed));
     }

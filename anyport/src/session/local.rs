@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use anyport_core::{ChunkPool, Limits, SessionId, Slab, SlabKey, TimerWheel, wheel};
+use anyport_core::{ChunkPool, CloseReason, Limits, SessionId, Slab, SlabKey, TimerWheel, wheel};
 
 use super::{
     slot::Slot,
     timers::{Owner, TimerTable},
 };
 use crate::{
+    budget::Purse,
     counters::Counters,
+    group::GroupTable,
     handler::{Handler, TimerKey},
+    remote::Mail,
     stop::Stop,
 };
 
@@ -49,6 +52,10 @@ pub(crate) struct Local<H: Handler> {
     pub(crate) shard: u8,
     pub(crate) service: u8,
     pub(crate) stop: Stop,
+    pub(crate) groups: GroupTable<H>,
+    /// Every shard's mailbox, its own included.
+    pub(crate) mails: Vec<Mail<H>>,
+    pub(crate) purse: Purse,
 }
 
 impl<H: Handler> Local<H> {
@@ -84,5 +91,51 @@ impl<H: Handler> Local<H> {
 
     pub(crate) fn id(&self, key: SlabKey) -> SessionId {
         SessionId::new(self.shard, self.service, key)
+    }
+
+    /// Sees to it that `bytes` more may be queued: takes them from the budgets; and if those are used up, closes the
+    /// sessions whose peers read least, as long as they hold more than `spared` bytes each.
+    #[inline]
+    pub(crate) fn ensure_allowance(&mut self, bytes: usize, spared: usize) {
+        if self.pool.bytes_out().saturating_add(bytes) > self.pool.allowance() {
+            self.raise_allowance(bytes, spared);
+        }
+    }
+
+    #[cold]
+    fn raise_allowance(&mut self, bytes: usize, spared: usize) {
+        if self.try_raise(bytes) {
+            return;
+        }
+        let queued = |(key, slot): (SlabKey, &Slot<H>)| {
+            slot.connection.is_open().then(|| (slot.connection.queued_bytes(), key))
+        };
+        let mut fattest: Vec<_> =
+            self.sessions.iter().filter_map(queued).filter(|&(queued, _)| queued > spared).collect();
+        fattest.sort_unstable_by_key(|&(queued, _)| std::cmp::Reverse(queued));
+        for (_, key) in fattest {
+            let Self { sessions, pool, .. } = &mut *self;
+            let slot = sessions.get_mut(key).expect("it was just seen");
+            slot.connection.shed(CloseReason::SendBudget, pool);
+            self.mark(key);
+            if self.try_raise(bytes) {
+                return;
+            }
+        }
+    }
+
+    /// Takes what is missing from the budgets.
+    fn try_raise(&mut self, bytes: usize) -> bool {
+        let wanted = self.pool.bytes_out().saturating_add(bytes);
+        let raised = self.purse.raise(wanted);
+        self.pool.set_allowance(self.purse.allowance());
+        raised
+    }
+
+    /// Gives the budgets back what is no longer needed.
+    pub(crate) fn lower_allowance(&mut self) {
+        if self.purse.lower(self.pool.bytes_out()) {
+            self.pool.set_allowance(self.purse.allowance());
+        }
     }
 }

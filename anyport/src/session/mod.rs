@@ -1,24 +1,24 @@
 //! What a handler sees: the session that an event is about, and the shard around it.
 
 mod local;
+mod send;
 mod shard;
 mod slot;
 mod timers;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use anyport_core::{CloseReason, Encode, Frame, Sent, SessionId, SlabKey, State};
+use anyport_core::{CloseReason, SessionId, SlabKey, State};
 use anyport_driver::PeerAddress;
 
 pub(crate) use local::{Local, TimerEvent};
 pub use shard::Shard;
-pub(crate) use slot::Slot;
+pub(crate) use slot::{EncoderOf, Slot};
 pub(crate) use timers::{Owner, TimerTable};
 
 use crate::{
-    counters::Counters,
+    group::Group,
     handler::{Handler, TimerKey},
-    message::not_carried,
 };
 
 /// The session that an event is about.
@@ -53,64 +53,28 @@ impl<H: Handler> Session<'_, H> {
         Shard { local: self.local }
     }
 
-    /// Queues a message. It leaves at the end of the turn, together with all that was queued before.
-    #[inline]
-    pub fn send(&mut self, body: &[u8]) -> Sent {
-        self.send_frame(Frame { kind: 0, body })
+    /// Puts it into a group. What was published before is not sent to it. False if it is in it already, or is ending.
+    ///
+    /// # Panics
+    /// If the group is of another service.
+    pub fn join(&mut self, group: &Group) -> bool {
+        self.local.join(self.key, group)
     }
 
-    /// Queues a message of a kind, for codecs that carry one.
-    #[inline]
-    pub fn send_kind(&mut self, kind: u16, body: &[u8]) -> Sent {
-        self.send_frame(Frame { kind, body })
+    /// Takes it out of a group. What was published before is still sent to it. False if it was not in it. A session
+    /// that ends leaves by itself, after [`on_close`](Handler::on_close).
+    pub fn leave(&mut self, group: &Group) -> bool {
+        self.local.leave(self.key, group)
     }
 
-    /// Queues a frame.
-    #[inline]
-    pub fn send_frame(&mut self, frame: Frame) -> Sent {
-        let Local { sessions, pool, limits, dirty, counters, .. } = &mut *self.local;
-        let slot = sessions.get_mut(self.key).expect("a session's view does not outlive its slot");
-        let Slot { connection, encoder, .. } = slot;
-        let sent = match encoder.encoded_size(&frame) {
-            Ok(size) => connection.send(size, &limits.send, pool, |out| encoder.encode(&frame, out)),
-            Err(error) => Sent::Refused(not_carried(error)),
-        };
-        Self::account(self.key, slot, dirty, counters, sent)
+    /// The groups that it is in.
+    pub fn groups(&mut self) -> Vec<Group> {
+        self.local.groups_of(self.key)
     }
 
-    /// Queues bytes that are encoded already and may be shared with other sessions, without a copy.
-    pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> Sent {
-        let Local { sessions, pool, limits, dirty, counters, .. } = &mut *self.local;
-        let slot = sessions.get_mut(self.key).expect("a session's view does not outlive its slot");
-        let sent = slot.connection.send_shared(bytes, &limits.send, pool);
-        Self::account(self.key, slot, dirty, counters, sent)
-    }
-
-    #[inline]
-    fn account(
-        key: SlabKey,
-        slot: &mut Slot<H>,
-        dirty: &mut Vec<SlabKey>,
-        counters: &mut Counters,
-        sent: Sent,
-    ) -> Sent {
-        match sent {
-            Sent::Queued => counters.frames_sent += 1,
-            Sent::High => {
-                counters.frames_sent += 1;
-                slot.pressure_rose = true;
-            }
-            Sent::Refused(_) => counters.frames_refused += 1,
-        }
-        if !std::mem::replace(&mut slot.dirty, true) {
-            dirty.push(key);
-        }
-        sent
-    }
-
-    /// Bytes queued that the system has not taken yet.
-    pub fn queued_bytes(&mut self) -> usize {
-        self.local.slot(self.key).connection.queued_bytes()
+    /// True if it is in the group.
+    pub fn is_in(&self, group: &Group) -> bool {
+        self.local.is_in(self.key, group)
     }
 
     /// Calls [`on_session_timer`](Handler::on_session_timer) once, not before `after` has passed and about 65 µs at

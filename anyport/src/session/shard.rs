@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyport_core::SessionId;
+use anyport_core::{Frame, Overflow, SessionId};
 
 use super::{Local, Owner, Session};
-use crate::handler::{Handler, TimerKey};
+use crate::{
+    group::{Group, Reach},
+    handler::{Handler, TimerKey},
+};
 
 /// The shard that an event happens on: the sessions of your service that live on it.
 pub struct Shard<'a, H: Handler> {
@@ -68,6 +71,49 @@ impl<H: Handler> Shard<'_, H> {
     /// Takes a timer back: it is not told any more, though it were due in this turn. False if it was not set.
     pub fn cancel_timer(&mut self, timer: TimerKey) -> bool {
         self.local.cancel_timer(Owner::Shard, timer)
+    }
+
+    /// The group of this name in this service; made if there is none. Keep the handle where messages are published:
+    /// looking a name up takes a lock that the shards share.
+    pub fn group(&self, name: &str) -> Group {
+        self.local.groups.group(name)
+    }
+
+    /// Sends a message to every member of a group, on every shard, at the end of the turn. Members get the messages of
+    /// one publisher in the order in which it published them, whatever groups it published to; on the publisher's own
+    /// shard also in order with what was sent to them singly. It is encoded once, by the service's codec.
+    ///
+    /// # Panics
+    /// If the group is of another service.
+    pub fn publish(&mut self, group: &Group, frame: Frame) -> Reach {
+        self.local.publish(group, &frame, Overflow::Close, None)
+    }
+
+    /// As [`publish`](Self::publish), to everybody but one.
+    ///
+    /// # Panics
+    /// If the group is of another service.
+    pub fn publish_except(&mut self, group: &Group, except: SessionId, frame: Frame) -> Reach {
+        self.local.publish(group, &frame, Overflow::Close, Some(except))
+    }
+
+    /// As [`publish`](Self::publish); what becomes of it at a member that does not read fast enough is `overflow`'s to
+    /// say.
+    ///
+    /// # Panics
+    /// If the group is of another service.
+    pub fn publish_with(&mut self, group: &Group, frame: Frame, overflow: Overflow) -> Reach {
+        self.local.publish(group, &frame, overflow, None)
+    }
+
+    /// Calls `each` for every open member of a group that lives on this shard.
+    pub fn for_each_member(&mut self, group: &Group, mut each: impl FnMut(&mut Session<'_, H>)) {
+        for key in self.local.members_here(group) {
+            let open = self.local.sessions.get(key).is_some_and(|slot| slot.connection.is_open());
+            if open {
+                each(&mut Session { key, local: self.local });
+            }
+        }
     }
 
     /// Drains and stops the whole engine, as a termination signal does.

@@ -4,10 +4,10 @@ use anyport_core::{Codec, Connection, Reassembly};
 use anyport_driver::{PeerAddress, SocketKey};
 
 use super::timers::TimerTable;
-use crate::handler::Handler;
+use crate::{group::Memberships, handler::Handler};
 
-type DecoderOf<H> = <<H as Handler>::Codec as Codec>::Decoder;
-type EncoderOf<H> = <<H as Handler>::Codec as Codec>::Encoder;
+pub(crate) type DecoderOf<H> = <<H as Handler>::Codec as Codec>::Decoder;
+pub(crate) type EncoderOf<H> = <<H as Handler>::Codec as Codec>::Encoder;
 
 /// One session in its shard's slab.
 pub(crate) struct Slot<H: Handler> {
@@ -32,6 +32,8 @@ pub(crate) struct Slot<H: Handler> {
     pub(crate) pressure_rose: bool,
     /// The handler was told that it rose, and is owed the relief.
     pub(crate) pressure_told: bool,
+    /// The groups that it is in.
+    pub(crate) memberships: Option<Box<Memberships>>,
     pub(crate) state: H::State,
 }
 

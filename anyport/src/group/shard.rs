@@ -1,0 +1,585 @@
+//! The groups of a service as one shard has them: its members, and what is published in a turn.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use anyport_core::{
+    ChunkPool, Codec, Connection, Encode, Frame, Losses, Overflow, SendMarks, Sent, SessionId, SlabKey,
+    planted::{Bug, planted},
+};
+
+use super::{
+    Edition, EditionOf, Group, Reach, Registry,
+    edition::{Log, Message},
+    registry::Shared,
+};
+use crate::{
+    counters::Counters,
+    handler::Handler,
+    message::not_carried,
+    remote::Job,
+    session::{EncoderOf, Local, Slot},
+};
+
+/// A log of this size is given to the members before the turn ends.
+const LOG_MAX_BYTES: usize = 1 << 20;
+
+/// What one shard knows of its service's groups.
+pub(crate) struct GroupTable<H: Handler> {
+    registry: Arc<Registry>,
+    encoder: EncoderOf<H>,
+    groups: Vec<Option<LocalGroup>>,
+    free: Vec<u32>,
+    log: Log,
+    /// Groups with messages in the log.
+    dirty: Vec<u32>,
+    /// Numbers of messages, put in order for a session in several groups.
+    numbers: Vec<u32>,
+}
+
+/// One group on one shard.
+struct LocalGroup {
+    shared: Arc<Shared>,
+    members: Vec<SlabKey>,
+    /// Its messages in the log.
+    in_log: Vec<u32>,
+    /// The message in the log that has a key's newest value.
+    keys: HashMap<u64, u32>,
+}
+
+/// The groups that a session is in.
+#[derive(Default)]
+pub(crate) struct Memberships {
+    list: Vec<Membership>,
+    /// In this turn of the log, messages up to this one were given to it already.
+    settled: (u64, u32),
+}
+
+struct Membership {
+    group: u32,
+    /// Place among the group's members.
+    place: u32,
+    /// In this turn of the log, it gets only messages from this one on: it joined behind the others.
+    from: (u64, u32),
+}
+
+impl Memberships {
+    fn position(&self, group: u32) -> Option<usize> {
+        self.list.iter().position(|membership| membership.group == group)
+    }
+
+    /// The first message of the log that it has not been given of a group.
+    fn first(&self, turn: u64, membership: &Membership) -> u32 {
+        let in_turn = |(of, number): (u64, u32)| if of == turn { number } else { 0 };
+        in_turn(self.settled).max(in_turn(membership.from))
+    }
+}
+
+impl<H: Handler> GroupTable<H> {
+    pub(crate) fn new(registry: Arc<Registry>, codec: &H::Codec) -> Self {
+        let (_, encoder) = codec.split();
+        Self {
+            registry,
+            encoder,
+            groups: Vec::new(),
+            free: Vec::new(),
+            log: Log::default(),
+            dirty: Vec::new(),
+            numbers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn group(&self, name: &str) -> Group {
+        self.registry.group(name)
+    }
+
+    /// True if nothing published waits for its members.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.log.messages.is_empty()
+    }
+
+    fn local(&self, place: u32) -> &LocalGroup {
+        self.groups[place as usize].as_ref().expect("a place in use has its group")
+    }
+
+    fn local_mut(&mut self, place: u32) -> &mut LocalGroup {
+        self.groups[place as usize].as_mut().expect("a place in use has its group")
+    }
+
+    /// Its place in the table; made if it has none.
+    fn place(&mut self, group: &Group, shard: usize) -> u32 {
+        let of_all = &group.shared;
+        if let Some(place) = of_all.place(shard) {
+            return place;
+        }
+        assert!(of_all.is_of(&self.registry), "group `{}` is of another service", of_all.name);
+        let local = LocalGroup {
+            shared: Arc::clone(of_all),
+            members: Vec::new(),
+            in_log: Vec::new(),
+            keys: HashMap::new(),
+        };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.groups.push(None);
+            (self.groups.len() - 1) as u32
+        });
+        self.groups[place as usize] = Some(local);
+        of_all.set_place(shard, Some(place));
+        place
+    }
+
+    /// A group without members and messages needs no place.
+    fn forget_if_unused(&mut self, place: u32, shard: usize) {
+        let local = self.local(place);
+        if local.members.is_empty() && local.in_log.is_empty() {
+            local.shared.set_place(shard, None);
+            self.groups[place as usize] = None;
+            self.free.push(place);
+        }
+    }
+}
+
+// ---- members ----
+
+impl<H: Handler> Local<H> {
+    /// False if it is in it already, or is ending.
+    pub(crate) fn join(&mut self, key: SlabKey, group: &Group) -> bool {
+        let shard = self.shard as usize;
+        let slot = self.sessions.get_mut(key).expect("a session's view does not outlive its slot");
+        if !slot.connection.is_open() {
+            return false;
+        }
+        let place = self.groups.place(group, shard);
+        let memberships = slot.memberships.get_or_insert_default();
+        if memberships.position(place).is_some() {
+            return false;
+        }
+        let from = (self.groups.log.turn, self.groups.log.messages.len() as u32);
+        let local = self.groups.local_mut(place);
+        memberships.list.push(Membership { group: place, place: local.members.len() as u32, from });
+        local.members.push(key);
+        local.shared.set_members(shard, local.members.len());
+        true
+    }
+
+    /// False if it was not in it. What was published before is still sent to it.
+    pub(crate) fn leave(&mut self, key: SlabKey, group: &Group) -> bool {
+        let Some(place) = group.shared.place(self.shard as usize) else { return false };
+        let slot = self.slot(key);
+        let Some(at) = slot.memberships.as_ref().and_then(|memberships| memberships.position(place)) else {
+            return false;
+        };
+        self.settle(key);
+        self.remove(key, at);
+        true
+    }
+
+    /// The session has ended.
+    pub(crate) fn leave_all(&mut self, key: SlabKey) {
+        let left = |slot: &Slot<H>| slot.memberships.as_ref().is_some_and(|groups| !groups.list.is_empty());
+        while left(self.slot(key)) {
+            self.remove(key, 0);
+        }
+    }
+
+    /// Takes a session out of the group that is `at` in its list.
+    fn remove(&mut self, key: SlabKey, at: usize) {
+        let slot = self.slot(key);
+        let memberships = slot.memberships.as_mut().expect("it is in a group");
+        let Membership { group, place, .. } = memberships.list.swap_remove(at);
+        let members = &mut self.groups.local_mut(group).members;
+        members.swap_remove(place as usize);
+        if let Some(&moved) = members.get(place as usize) {
+            let memberships = self.slot(moved).memberships.as_mut().expect("a member is in a group");
+            let at = memberships.position(group).expect("a member is in the group");
+            memberships.list[at].place = place;
+        }
+        let shard = self.shard as usize;
+        let local = self.groups.local(group);
+        if !planted(Bug::MemberForgotten) {
+            local.shared.set_members(shard, local.members.len());
+        }
+        self.groups.forget_if_unused(group, shard);
+    }
+
+    /// The groups of a session.
+    pub(crate) fn groups_of(&mut self, key: SlabKey) -> Vec<Group> {
+        let slot = self.sessions.get(key).expect("a session's view does not outlive its slot");
+        let memberships = slot.memberships.iter().flat_map(|memberships| &memberships.list);
+        let group = |membership: &Membership| self.groups.local(membership.group);
+        memberships.map(|membership| Group { shared: Arc::clone(&group(membership).shared) }).collect()
+    }
+
+    /// True if the session is in the group.
+    pub(crate) fn is_in(&self, key: SlabKey, group: &Group) -> bool {
+        let place = group.shared.place(self.shard as usize);
+        let slot = self.sessions.get(key);
+        let memberships = slot.and_then(|slot| slot.memberships.as_ref());
+        memberships.zip(place).is_some_and(|(memberships, place)| memberships.position(place).is_some())
+    }
+
+    /// The members of a group that are on this shard.
+    pub(crate) fn members_here(&self, group: &Group) -> Vec<SlabKey> {
+        let place = group.shared.place(self.shard as usize);
+        place.map_or_else(Vec::new, |place| self.groups.local(place).members.clone())
+    }
+
+    // ---- messages ----
+
+    /// Puts a message into the log; its members are sent it at the end of the turn.
+    pub(crate) fn publish(
+        &mut self,
+        group: &Group,
+        frame: &Frame<'_>,
+        overflow: Overflow,
+        except: Option<SessionId>,
+    ) -> Reach {
+        let shard = self.shard as usize;
+        let size = match self.groups.encoder.encoded_size(frame) {
+            Ok(size) => size,
+            Err(error) => {
+                self.counters.frames_refused += 1;
+                return Reach::Refused(not_carried(error));
+            }
+        };
+        group.shared.count_published(shard);
+        let members = group.shared.members();
+        if members == 0 {
+            return Reach::Members(0);
+        }
+        let place = self.groups.place(group, shard);
+        let GroupTable { encoder, log, dirty, groups, .. } = &mut self.groups;
+        let local = groups[place as usize].as_mut().expect("it was just made");
+        let start = log.bytes.len();
+        encoder.encode(frame, &mut log.bytes);
+        debug_assert_eq!(log.bytes.len() - start, size, "the encoder wrote another size than it said");
+        let number = log.messages.len() as u32;
+        if let Overflow::Conflate { key } = overflow
+            && let Some(older) = local.keys.insert(key, number)
+            && log.messages[older as usize].except == except
+        {
+            // The newest value of the turn is the only one that anybody is sent.
+            log.messages[older as usize].dead = true;
+            let conflated = Losses { conflated: members as u64, ..Losses::default() };
+            local.shared.count(shard, 0, conflated);
+            self.counters.add_losses(conflated);
+        }
+        if local.in_log.is_empty() {
+            dirty.push(place);
+        }
+        local.in_log.push(number);
+        let (start, end) = (start as u32, log.bytes.len() as u32);
+        log.messages.push(Message { group: place, start, end, overflow, except, dead: false });
+        if log.bytes.len() > LOG_MAX_BYTES {
+            self.distribute();
+        }
+        Reach::Members(members)
+    }
+
+    /// Gives a session what was published to its groups in this turn, before something else is queued for it or it
+    /// leaves one of them: everything comes in the order in which it was done.
+    #[cold]
+    pub(crate) fn settle(&mut self, key: SlabKey) {
+        // The log is not sealed yet: what is in it is copied.
+        let log = std::mem::take(&mut self.groups.log.bytes);
+        self.deliver_in_order(key, Bytes::Log(&log));
+        self.groups.log.bytes = log;
+    }
+
+    /// Gives every member what was published in the turn.
+    pub(crate) fn distribute(&mut self) {
+        if self.groups.is_settled() {
+            return;
+        }
+        let edition = self.groups.log.seal();
+        let mut dirty = std::mem::take(&mut self.groups.dirty);
+        self.send_to_other_shards(&edition, &dirty);
+        for &place in &dirty {
+            self.distribute_group(place, &edition);
+        }
+        self.groups.log.clear();
+        for place in dirty.drain(..) {
+            let local = self.groups.local_mut(place);
+            local.in_log.clear();
+            local.keys.clear();
+            self.groups.forget_if_unused(place, self.shard as usize);
+        }
+        self.groups.dirty = dirty;
+    }
+
+    fn distribute_group(&mut self, place: u32, edition: &Edition) {
+        let local = self.groups.groups[place as usize].take().expect("a dirty group has its place");
+        let mut tally = Tally::default();
+        let mut several = Vec::new();
+        self.ensure_allowance(edition.len() * local.members.len(), edition.len());
+        let (turn, messages) = (self.groups.log.turn, &self.groups.log.messages);
+        for &key in &local.members {
+            let slot = self.sessions.get_mut(key).expect("a member has its slot");
+            let memberships = slot.memberships.as_ref().expect("a member is in a group");
+            if memberships.list.len() > 1 {
+                several.push(key);
+                continue;
+            }
+            let first = memberships.first(turn, &memberships.list[0]);
+            let of_group = local.in_log.iter().filter(|&&number| number >= first);
+            let of_group = of_group.map(|&number| &messages[number as usize]);
+            let id = SessionId::new(self.shard, self.service, key);
+            let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
+            to.deliver(slot, &Bytes::Edition(edition), of_group);
+            if !std::mem::replace(&mut slot.dirty, true) {
+                self.dirty.push(key);
+            }
+        }
+        tally.count(&local.shared, self.shard as usize, &mut self.counters);
+        self.groups.groups[place as usize] = Some(local);
+        for key in several {
+            self.deliver_in_order(key, Bytes::Edition(edition));
+        }
+    }
+
+    /// Gives a session, in the order of the log, what it has not had of all its groups.
+    fn deliver_in_order(&mut self, key: SlabKey, bytes: Bytes<'_>) {
+        let id = self.id(key);
+        let slot = self.sessions.get_mut(key).expect("a member has its slot");
+        let Some(memberships) = &mut slot.memberships else { return };
+        let GroupTable { groups, log, numbers, .. } = &mut self.groups;
+        numbers.clear();
+        for membership in &memberships.list {
+            let first = memberships.first(log.turn, membership);
+            let local =
+                groups[membership.group as usize].as_ref().expect("a group with a member has its place");
+            numbers.extend(local.in_log.iter().filter(|&&number| number >= first));
+        }
+        memberships.settled = (log.turn, log.messages.len() as u32);
+        numbers.sort_unstable();
+        if planted(Bug::GroupsOutOfOrder) {
+            numbers.reverse();
+        }
+        for &number in &*numbers {
+            let message = &log.messages[number as usize];
+            let mut tally = Tally::default();
+            let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
+            to.deliver(slot, &bytes, std::iter::once(message));
+            let local = groups[message.group as usize].as_ref().expect("a dirty group has its place");
+            tally.count(&local.shared, self.shard as usize, &mut self.counters);
+        }
+        if !numbers.is_empty() {
+            self.mark(key);
+        }
+    }
+
+    // ---- other shards ----
+
+    /// One message to each shard that has members of what was published.
+    fn send_to_other_shards(&mut self, edition: &Edition, dirty: &[u32]) {
+        for (shard, mail) in self.mails.iter().enumerate() {
+            let on_it = |place: &&u32| self.groups.local(**place).shared.members_on(shard) > 0;
+            if shard == self.shard as usize || !dirty.iter().any(|place| on_it(&place)) {
+                continue;
+            }
+            let messages = &self.groups.log.messages;
+            let group = |&place: &u32| {
+                let local = self.groups.local(place);
+                let messages = local.in_log.iter().map(|&number| messages[number as usize].clone());
+                (Arc::clone(&local.shared), messages.collect())
+            };
+            let groups = dirty.iter().filter(on_it).map(group).collect();
+            mail.send(Job::Edition(Box::new(EditionOf { edition: Arc::clone(edition), groups })));
+        }
+    }
+
+    /// An edition of another shard, for the members here.
+    pub(crate) fn take_edition(&mut self, edition: EditionOf) {
+        let EditionOf { edition, groups } = edition;
+        // The messages of all groups in the order of the log: who is in several of them gets them so.
+        let mut all: Vec<_> = groups
+            .into_iter()
+            .flat_map(|(shared, messages)| {
+                messages.into_iter().map(move |message| (Arc::clone(&shared), message))
+            })
+            .collect();
+        all.sort_by_key(|(_, message)| message.start);
+        for run in all.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
+            self.take_run(&edition, run);
+        }
+    }
+
+    /// Messages of one group, one behind the other.
+    fn take_run(&mut self, edition: &Edition, run: &[(Arc<Shared>, Message)]) {
+        let shared = &run[0].0;
+        let Some(place) = shared.place(self.shard as usize) else { return };
+        let local = self.groups.groups[place as usize].take().expect("a place in use has its group");
+        let mut tally = Tally::default();
+        self.ensure_allowance(edition.len() * local.members.len(), edition.len());
+        for &key in &local.members {
+            let slot = self.sessions.get_mut(key).expect("a member has its slot");
+            let id = SessionId::new(self.shard, self.service, key);
+            let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
+            to.deliver(slot, &Bytes::Edition(edition), run.iter().map(|(_, message)| message));
+            if !std::mem::replace(&mut slot.dirty, true) {
+                self.dirty.push(key);
+            }
+        }
+        tally.count(shared, self.shard as usize, &mut self.counters);
+        self.groups.groups[place as usize] = Some(local);
+    }
+}
+
+// ---- rules ----
+
+impl<H: Handler> Local<H> {
+    /// What must hold between turns.
+    pub(crate) fn audit_groups(&self) -> Result<(), String> {
+        if !self.groups.is_settled() {
+            return Err("what was published in the turn was not given to the members".to_owned());
+        }
+        let mut members = 0;
+        for (place, local) in self.groups.groups.iter().enumerate() {
+            let Some(local) = local else { continue };
+            let name = &local.shared.name;
+            if local.shared.members_on(self.shard as usize) != local.members.len() {
+                return Err(format!("group `{name}` does not count its members"));
+            }
+            for (at, &key) in local.members.iter().enumerate() {
+                let memberships = self.sessions.get(key).and_then(|slot| slot.memberships.as_ref());
+                let has = |membership: &Membership| {
+                    (membership.group, membership.place) == (place as u32, at as u32)
+                };
+                if !memberships.is_some_and(|memberships| memberships.list.iter().any(has)) {
+                    return Err(format!("a member of group `{name}` does not know of it"));
+                }
+            }
+            members += local.members.len();
+        }
+        let known = self.sessions.iter().filter_map(|(_, slot)| slot.memberships.as_ref());
+        let known: usize = known.map(|memberships| memberships.list.len()).sum();
+        if known == members {
+            Ok(())
+        } else {
+            Err(format!("sessions are in {known} groups, and groups have {members} members"))
+        }
+    }
+}
+
+// ---- one member ----
+
+/// Where the bytes of messages lie.
+#[derive(Clone, Copy)]
+enum Bytes<'a> {
+    /// In the log of a turn that goes on: they are copied.
+    Log(&'a [u8]),
+    /// In an edition: the member's queue refers to it.
+    Edition(&'a Edition),
+}
+
+/// What was queued for members, and what was not.
+#[derive(Default)]
+struct Tally {
+    delivered: u64,
+    refused: u64,
+    losses: Losses,
+}
+
+impl Tally {
+    fn count(self, group: &Shared, shard: usize, counters: &mut Counters) {
+        group.count(shard, self.delivered, self.losses);
+        counters.frames_sent += self.delivered;
+        counters.frames_refused += self.refused;
+        counters.add_losses(self.losses);
+    }
+}
+
+/// What it takes to give one member its messages.
+struct Delivery<'a> {
+    id: SessionId,
+    pool: &'a mut ChunkPool,
+    marks: &'a SendMarks,
+    tally: &'a mut Tally,
+}
+
+impl Delivery<'_> {
+    /// Queues messages for a member. Those that lie behind each other become one piece.
+    #[inline]
+    fn deliver<'m, H: Handler>(
+        self,
+        slot: &mut Slot<H>,
+        bytes: &Bytes<'_>,
+        messages: impl Iterator<Item = &'m Message>,
+    ) {
+        let Self { id, pool, marks, tally } = self;
+        let mut queue = |slot: &mut Slot<H>, range: Range<usize>, overflow: Overflow, count: u64| {
+            match queue(&mut slot.connection, bytes, range, overflow, marks, pool) {
+                Sent::Queued => tally.delivered += count,
+                Sent::High => {
+                    tally.delivered += count;
+                    slot.pressure_rose = true;
+                }
+                // The connection counts what it loses; the difference is added below.
+                Sent::Skipped => {}
+                Sent::Refused(_) => tally.refused += count,
+            }
+        };
+        let before = slot.connection.losses();
+        // Who has nothing queued is sent all of it at once, and loses nothing.
+        let mut room = match bytes {
+            Bytes::Edition(_) if slot.connection.queued_bytes() == 0 => marks.high_water_bytes,
+            _ => 0,
+        };
+        let (mut run, mut in_run) = (0..0, 0);
+        for message in messages {
+            let range = message.range();
+            if message.dead || (message.except == Some(id) && !planted(Bug::ExceptIgnored)) {
+                continue;
+            }
+            if message.overflow != Overflow::Close && range.len() > room {
+                if in_run > 0 {
+                    queue(slot, std::mem::take(&mut run), Overflow::Close, std::mem::take(&mut in_run));
+                }
+                room = 0;
+                queue(slot, range, message.overflow, 1);
+                continue;
+            }
+            room = room.saturating_sub(range.len());
+            if in_run > 0 && run.end == range.start {
+                run.end = range.end;
+            } else {
+                if in_run > 0 {
+                    queue(slot, std::mem::take(&mut run), Overflow::Close, std::mem::take(&mut in_run));
+                }
+                run = range;
+            }
+            in_run += 1;
+        }
+        if in_run > 0 {
+            queue(slot, run, Overflow::Close, in_run);
+        }
+        let lost = slot.connection.losses().since(before);
+        tally.losses.skipped += lost.skipped;
+        tally.losses.dropped += lost.dropped;
+        tally.losses.conflated += lost.conflated;
+    }
+}
+
+#[inline]
+fn queue(
+    connection: &mut Connection,
+    bytes: &Bytes<'_>,
+    range: Range<usize>,
+    overflow: Overflow,
+    marks: &SendMarks,
+    pool: &mut ChunkPool,
+) -> Sent {
+    match (overflow, bytes) {
+        (Overflow::Close, Bytes::Edition(edition)) => connection.send_part(edition, range, marks, pool),
+        (Overflow::Close, Bytes::Log(log)) => {
+            connection.send(range.len(), marks, pool, |out| out.extend_from_slice(&log[range]))
+        }
+        (_, Bytes::Edition(edition)) => {
+            connection.send_loose(range.len(), overflow, marks, pool, |batch, pool| {
+                batch.append_part(edition, range, pool);
+            })
+        }
+        (_, Bytes::Log(log)) => connection.send_loose(range.len(), overflow, marks, pool, |batch, pool| {
+            batch.append(range.len(), pool, |out| out.extend_from_slice(&log[range]));
+        }),
+    }
+}
