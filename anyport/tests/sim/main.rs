@@ -3,6 +3,7 @@
 mod bed;
 mod ends;
 mod found;
+mod groups;
 mod page;
 mod services;
 mod steps;
