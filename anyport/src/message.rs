@@ -7,7 +7,7 @@ use anyport_core::{Frame, FrameError, Refusal, Sent};
 use crate::{handler::Handler, session::Session};
 
 /// What is kept for encoding messages when one was larger. Bytes.
-const SCRATCH_KEPT: usize = 64 << 10;
+pub(crate) const SCRATCH_KEPT: usize = 64 << 10;
 
 /// What a frame of one kind says. For codecs that carry a kind: [`SizeKind`](crate::SizeKind), a
 /// [`LengthPrefix`](crate::LengthPrefix) with a [kind](crate::LengthPrefixBuilder::kind), or your own.

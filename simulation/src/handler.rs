@@ -286,7 +286,8 @@ impl<C: Wire> Everything<C> {
                 record.held_back |= sent == Sent::High;
             }
             Sent::Refused(Refusal::QueueFull) => ledger.ended_by_us(at, CloseReason::SendQueueFull, was_open),
-            Sent::Refused(_) => {}
+            // Nothing is sent that may be lost.
+            Sent::Skipped | Sent::Refused(_) => {}
         }
     }
 

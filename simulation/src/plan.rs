@@ -260,6 +260,7 @@ fn limits(chance: &mut Chance, body_max: usize) -> Limits {
         linger: millis(chance, &[0, 1, 1_000]),
         send,
         pause_reading_under_pressure: chance.one_in(2),
+        ..Limits::default()
     }
 }
 

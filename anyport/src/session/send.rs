@@ -5,7 +5,11 @@ use std::sync::Arc;
 use anyport_core::{ChunkPool, Encode, Frame, Losses, Overflow, SendMarks, Sent, SlabKey};
 
 use super::{Local, Session, Slot};
-use crate::{counters::Counters, handler::Handler, message::not_carried};
+use crate::{
+    counters::Counters,
+    handler::Handler,
+    message::{SCRATCH_KEPT, not_carried},
+};
 
 impl<H: Handler> Session<'_, H> {
     /// Queues a message. It leaves at the end of the turn, together with all that was queued before.
@@ -82,12 +86,14 @@ impl<H: Handler> Session<'_, H> {
 
     /// Queues one message whose body lies in parts.
     pub fn send_vectored(&mut self, kind: u16, parts: &[&[u8]]) -> Sent {
+        // Taken out: the session is borrowed as a whole below.
         let mut body = std::mem::take(&mut self.local.scratch);
-        body.clear();
         for part in parts {
             body.extend_from_slice(part);
         }
         let sent = self.send_frame(Frame { kind, body: &body });
+        body.clear();
+        body.shrink_to(SCRATCH_KEPT);
         self.local.scratch = body;
         sent
     }

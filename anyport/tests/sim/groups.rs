@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyport::{
     Counters, Engine, Frame, GroupInfo, Handler, Limits, Lines, Losses, Overflow, Reach, Remote, SendMarks,
-    Server, Session, Spread,
+    Sent, Server, Session, Spread,
     sim::{Behaviour, SimEngine, SimNet, SimPeer},
 };
 

@@ -67,6 +67,7 @@ impl Shape {
             linger: Duration::from_millis(500),
             send: SendMarks { high_water_bytes: 512, low_water_bytes: 128, queue_max_bytes: 4_096 },
             pause_reading_under_pressure: limits & 4 == 0,
+            ..Limits::default()
         };
         let on = |class: &FaultClass| faults >> (*class as u32) & 1 == 1;
         Self {
