@@ -1,4 +1,5 @@
-//! At steady state a message costs no heap allocation: counted over a million echoes on every driver.
+//! At steady state a message costs no heap allocation: counted over a million echoes on every driver, and over messages
+//! to a group.
 
 // With guard pages nothing is pooled.
 #![cfg(not(guard_pages))]
@@ -15,7 +16,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use anyport::{DriverChoice, Engine, Frame, Handler, Server, Session, SizeKind};
+use anyport::{DriverChoice, Engine, Frame, Group, Handler, Overflow, Server, Session, SizeKind};
 
 /// Allocations of the threads that asked to be counted.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -56,11 +57,21 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Echoes, on a thread whose allocations count from the first frame of `measure` on.
-struct Echo;
+/// Echoes, and publishes, on a thread whose allocations count from the first frame of `measure` on.
+#[derive(Default)]
+struct Echo {
+    /// Looked up once: that costs an allocation.
+    everyone: Option<Group>,
+}
 
 /// The kind of the frame that switches counting on for the shard's thread.
 const MEASURE: u16 = 1;
+/// Joins the group, and is echoed.
+const JOIN: u16 = 2;
+/// Goes to everyone in the group.
+const PUBLISH: u16 = 3;
+/// Goes to everyone in the group, as the newest value of the sender's key.
+const VALUE: u16 = 4;
 
 impl Handler for Echo {
     type State = ();
@@ -70,7 +81,22 @@ impl Handler for Echo {
         if frame.kind == MEASURE {
             COUNTED.set(true);
         }
-        session.send_frame(frame);
+        let everyone = self.everyone.get_or_insert_with(|| session.shard().group("everyone"));
+        match frame.kind {
+            PUBLISH => {
+                session.shard().publish(everyone, frame);
+            }
+            VALUE => {
+                let key = session.id().bits();
+                session.shard().publish_with(everyone, frame, Overflow::Conflate { key });
+            }
+            kind => {
+                if kind == JOIN {
+                    session.join(everyone);
+                }
+                session.send_frame(frame);
+            }
+        }
     }
 }
 
@@ -100,6 +126,22 @@ fn echo(peers: &mut [TcpStream], kind: u16, rounds: usize) {
     }
 }
 
+/// Every connection sends one frame, which comes to all of them, `rounds` times.
+fn publish(peers: &mut [TcpStream], kind: u16, rounds: usize) {
+    let frame = frame(kind);
+    let wanted = frame.repeat(peers.len());
+    let mut came = vec![0; wanted.len()];
+    for _ in 0..rounds {
+        for peer in &mut *peers {
+            peer.write_all(&frame).unwrap();
+        }
+        for peer in &mut *peers {
+            peer.read_exact(&mut came).unwrap();
+            assert!(came == wanted);
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 const DRIVERS: [DriverChoice; 2] = [DriverChoice::IoUring, DriverChoice::Readiness];
 #[cfg(all(unix, not(target_os = "linux")))]
@@ -113,7 +155,7 @@ fn a_million_echoes_allocate_nothing() {
     for driver in DRIVERS {
         let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
         let server = Server::bind("127.0.0.1:0", SizeKind::default());
-        let running = engine.serve(server, |_| Echo).unwrap().start().unwrap();
+        let running = engine.serve(server, |_| Echo::default()).unwrap().start().unwrap();
         let address = running.address(0).unwrap();
         let connect = |_| {
             let peer = TcpStream::connect(address).unwrap();
@@ -131,6 +173,14 @@ fn a_million_echoes_allocate_nothing() {
         assert!(messages >= 1_000_000, "{messages} messages");
         // A queue may still meet its greatest length once; a cost per message would show as a million.
         assert!(allocations <= 16, "{driver:?}: {allocations} allocations in {messages} messages");
+        echo(&mut peers, JOIN, 1);
+        for kind in [PUBLISH, VALUE] {
+            publish(&mut peers, kind, 1_000);
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            publish(&mut peers, kind, 3_000);
+            let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            assert!(allocations <= 16, "{driver:?}: {allocations} allocations in 24,000 messages to a group");
+        }
         drop(peers);
         running.stop().unwrap();
     }

@@ -9,6 +9,7 @@ mod support;
 
 mod end;
 mod frames;
+mod groups;
 mod limits;
 mod outside;
 mod timers;

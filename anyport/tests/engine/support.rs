@@ -139,6 +139,26 @@ impl Peer {
         assert_eq!(got, bytes);
     }
 
+    /// Reads one line, without its end. Lines of any length, byte by byte from a buffer of the test's own.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let count = self.0.peek(&mut buffer).unwrap();
+            assert!(count > 0, "the stream ended in a line");
+            let (taken, whole) = match buffer[..count].iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end + 1, true),
+                None => (count, false),
+            };
+            self.0.read_exact(&mut buffer[..taken]).unwrap();
+            line.extend_from_slice(&buffer[..taken]);
+            if whole {
+                line.pop();
+                return String::from_utf8(line).unwrap();
+            }
+        }
+    }
+
     /// Reads until the peer's end, which may be a reset.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut got = Vec::new();
