@@ -17,7 +17,8 @@ use anyport_driver::{
 
 use crate::{
     budget::Budget,
-    counters::{Counters, Published},
+    counters::{Counters, Live, Published},
+    dialing::{Orders, Places},
     error::{Error, Result},
     group::Registry,
     handler::Handler,
@@ -211,15 +212,23 @@ impl Engine {
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Remote<H>> {
         client.limits.validate()?;
-        if client.connections > client.limits.sessions_max {
+        if !client.manual && client.connections > client.limits.sessions_max {
             let rule = "must not be below the client's connections";
             return Err(
                 InvalidLimit { limit: "sessions_max", rule, value: client.limits.sessions_max }.into()
             );
         }
-        let address = resolve(&client.address)?;
-        let role = Role::Client { address, options: client.options, connections: client.connections };
-        self.add(ServiceKind::Client, role, client.codec, client.limits, make)
+        if let Some(backoff) = &client.backoff {
+            backoff.validate()?;
+        }
+        let targets = client.addresses.iter().map(|address| resolve(address)).collect::<Result<Vec<_>>>()?;
+        if targets.is_empty() {
+            resolve("")?;
+        }
+        let orders = Orders::of(&client, targets);
+        let kind = orders.kind();
+        let role = Role::Client(orders);
+        self.add(kind, role, client.codec, client.limits, make)
     }
 
     fn add<H: Handler>(
@@ -239,6 +248,8 @@ impl Engine {
         let of_service = limits.service_queue_max_bytes.map(Budget::new);
         let budgets = of_service.into_iter().chain(self.send_budget.clone()).collect();
         let unix = role.is_unix();
+        let live = Arc::<Live>::default();
+        let places = Arc::new(Places::new(kind, limits.sessions_max, Arc::clone(&live)));
         let template = ServiceTemplate {
             make,
             codec,
@@ -251,11 +262,12 @@ impl Engine {
             mailboxes: mailboxes.into_iter().map(|mailbox| Mutex::new(Some(mailbox))).collect(),
             groups: Arc::clone(&groups),
             budgets,
-            live: Arc::default(),
+            live: Arc::clone(&live),
+            places: Arc::clone(&places),
             published: published.clone(),
         };
         self.services.push(Service { kind, template: Arc::new(template), unix, published });
-        Ok(Remote { shards: mails.into(), groups })
+        Ok(Remote { shards: mails.into(), groups, places })
     }
 
     /// A handle that ends the engine from any thread, before or after it has started.
@@ -314,6 +326,7 @@ impl Engine {
             kinds: self.services.iter().map(|service| service.kind).collect(),
             published: self.services.into_iter().map(|service| service.published).collect(),
         };
+        let seed = any_number();
         for shard in 0..self.shards {
             let pin = self.pin.map(|first| processors[(first % processors.len() + shard) % processors.len()]);
             let plan = ShardPlan {
@@ -325,6 +338,7 @@ impl Engine {
                 templates: templates.clone(),
                 addresses: running.addresses.clone(),
                 stop: running.stop.clone(),
+                seed,
             };
             match plan.spawn() {
                 Ok((thread, addresses)) => {
@@ -355,6 +369,8 @@ pub(crate) struct ShardPlan {
     /// Addresses that the shards before this one have bound.
     pub(crate) addresses: Vec<Option<Address>>,
     pub(crate) stop: Stop,
+    /// What chance is drawn from.
+    pub(crate) seed: u64,
 }
 
 type ShardThread = JoinHandle<Result<()>>;
@@ -452,6 +468,7 @@ impl ShardPlan {
                 hands_over: self.hands_over,
                 bound: address.clone(),
                 now: driver.now(),
+                seed: self.seed,
                 waker: driver.waker(),
             };
             build(&**template, &birth)
@@ -459,6 +476,12 @@ impl ShardPlan {
         let services = self.templates.iter().zip(&self.addresses).map(on_shard).collect();
         ShardLoop::new(driver, services, self.stop.clone())
     }
+}
+
+/// A number that differs from process to process.
+fn any_number() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
 }
 
 /// A shard that panics takes the engine down: its sessions are lost, and the others must not wait for it.

@@ -23,6 +23,8 @@ pub enum Pressure {
 /// A connection that could not be opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConnectFailure {
+    /// Which of the client's connections ([`Session::connection_index`]).
+    pub connection: usize,
     /// Where to.
     pub to: Address,
     /// Why not.

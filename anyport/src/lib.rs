@@ -32,8 +32,11 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod backoff;
 mod budget;
+mod connect;
 mod counters;
+mod dialing;
 pub mod doctor;
 mod engine;
 mod error;
@@ -75,7 +78,9 @@ pub use anyport_core::{
 pub use anyport_driver::machine::{ConsoleKey, interrupt};
 pub use anyport_driver::{Address, DriverChoice, DriverConfig, DriverKind, PeerAddress, SocketOptions};
 
+pub use backoff::Backoff;
 pub use counters::Counters;
+pub use dialing::ConnectError;
 pub use engine::{Engine, Running, Spread};
 pub use error::{Error, Result};
 pub use group::{Group, GroupInfo, Reach};

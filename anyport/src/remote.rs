@@ -6,6 +6,7 @@ use anyport_core::{Frame, SessionId};
 use anyport_driver::{Detached, PeerAddress, Waker};
 
 use crate::{
+    dialing::Places,
     group::{EditionOf, GroupInfo, Registry},
     handler::Handler,
     session::{Session, Shard},
@@ -92,11 +93,14 @@ impl<H: Handler> Mail<H> {
 pub struct Remote<H: Handler> {
     pub(crate) shards: Arc<[Mail<H>]>,
     pub(crate) groups: Arc<Registry>,
+    /// Room for connections that a client is told to open.
+    pub(crate) places: Arc<Places>,
 }
 
 impl<H: Handler> Clone for Remote<H> {
     fn clone(&self) -> Self {
-        Self { shards: Arc::clone(&self.shards), groups: Arc::clone(&self.groups) }
+        let shards = Arc::clone(&self.shards);
+        Self { shards, groups: Arc::clone(&self.groups), places: Arc::clone(&self.places) }
     }
 }
 

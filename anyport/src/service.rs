@@ -5,7 +5,11 @@ use std::net::ToSocketAddrs;
 use anyport_core::{Codec, Limits};
 use anyport_driver::{Address, ListenOptions, SocketOptions};
 
-use crate::error::{Error, Result};
+use crate::{
+    backoff::Backoff,
+    dialing::Orders,
+    error::{Error, Result},
+};
 
 /// The kinds of service, under the names of the C++ engines that anyport grew from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -15,6 +19,10 @@ pub enum ServiceKind {
     Server,
     /// Opens connections at the start.
     Client,
+    /// Opens connections when it is told to ([`Client::manual`]).
+    ClientManual,
+    /// Opens connections at the start, and again when they end ([`Client::reconnect`]).
+    ClientAutoReconnect,
 }
 
 /// A service that accepts connections.
@@ -60,26 +68,56 @@ impl<C: Codec> Server<C> {
     }
 }
 
-/// A service that opens connections when the engine starts. One that fails or ends is not opened again.
+/// A service that opens connections: when the engine starts and once, unless [`manual`](Self::manual) or
+/// [`reconnect`](Self::reconnect) say otherwise.
 #[derive(Clone, Debug)]
 pub struct Client<C> {
-    pub(crate) address: String,
+    pub(crate) addresses: Vec<String>,
     pub(crate) codec: C,
     pub(crate) limits: Limits,
     pub(crate) options: SocketOptions,
     pub(crate) connections: usize,
+    pub(crate) manual: bool,
+    pub(crate) backoff: Option<Backoff>,
 }
 
 impl<C: Codec> Client<C> {
     /// One connection to `address`, `HOST:PORT` or `unix:PATH`. Checked when the client is added.
     pub fn to(address: impl Into<String>, codec: C) -> Self {
+        Self::to_any([address], codec)
+    }
+
+    /// As [`to`](Self::to), with several addresses that are tried in turn: each attempt that fails goes on to the next.
+    /// Connections begin with different ones. A client that does not [`reconnect`](Self::reconnect) tries each once.
+    ///
+    /// Names are looked up once, when the client is added, and the first address of each is taken: looking up waits,
+    /// and a shard must not.
+    pub fn to_any(addresses: impl IntoIterator<Item = impl Into<String>>, codec: C) -> Self {
         Self {
-            address: address.into(),
+            addresses: addresses.into_iter().map(Into::into).collect(),
             codec,
             limits: Limits::default(),
             options: SocketOptions::default(),
             connections: 1,
+            manual: false,
+            backoff: None,
         }
+    }
+
+    /// Opens nothing at the start, whatever [`connections`](Self::connections) says, but when it is told to:
+    /// [`Shard::connect`](crate::Shard::connect), [`Remote::connect`](crate::Remote::connect). Sessions are ended as
+    /// any others, by drain or close.
+    pub fn manual(mut self) -> Self {
+        self.manual = true;
+        self
+    }
+
+    /// Opens a connection again that could not be opened, or has ended, whatever the reason; unless the handler decides
+    /// otherwise ([`on_connect_failed`](crate::Handler::on_connect_failed),
+    /// [`Session::set_reconnect`](crate::Session::set_reconnect)). Nothing is opened once the engine is asked to end.
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.backoff = Some(backoff);
+        self
     }
 
     /// How many connections to open, spread over the shards.
@@ -105,14 +143,15 @@ impl<C: Codec> Client<C> {
 #[derive(Clone, Debug)]
 pub(crate) enum Role {
     Server { address: Address, listen: ListenOptions },
-    Client { address: Address, options: SocketOptions, connections: usize },
+    Client(Orders),
 }
 
 impl Role {
     /// True if it is about a Unix socket.
     pub(crate) fn is_unix(&self) -> bool {
         match self {
-            Self::Server { address, .. } | Self::Client { address, .. } => address.is_unix(),
+            Self::Server { address, .. } => address.is_unix(),
+            Self::Client(orders) => orders.targets.iter().any(Address::is_unix),
         }
     }
 }

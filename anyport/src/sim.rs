@@ -81,6 +81,7 @@ impl Engine {
                 templates: templates.clone(),
                 addresses: engine.addresses.clone(),
                 stop: engine.stop.clone(),
+                seed: net.seed(),
             };
             let mut running = plan.build(net.driver(self.config), |template, birth| template.on_sim(birth));
             for (known, bound) in engine.addresses.iter_mut().zip(running.start()?) {

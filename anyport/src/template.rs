@@ -11,6 +11,7 @@ use anyport_driver::{Address, options::PortSharing};
 use crate::{
     budget::{Budget, Purse},
     counters::{Live, Published},
+    dialing::Places,
     group::Registry,
     handler::Handler,
     remote::{Mail, Mailbox},
@@ -26,6 +27,8 @@ pub(crate) struct ShardBirth {
     pub(crate) hands_over: bool,
     pub(crate) bound: Option<Address>,
     pub(crate) now: Instant,
+    /// What chance is drawn from: the simulator's seed, or any number.
+    pub(crate) seed: u64,
     pub(crate) waker: anyport_driver::Waker,
 }
 
@@ -56,6 +59,7 @@ pub(crate) struct ServiceTemplate<H: Handler, F> {
     pub(crate) groups: Arc<Registry>,
     pub(crate) budgets: Vec<Arc<Budget>>,
     pub(crate) live: Arc<Live>,
+    pub(crate) places: Arc<Places>,
     pub(crate) published: Vec<Arc<Published>>,
 }
 
@@ -80,7 +84,8 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
                     Some(_) => PortSharing::Further,
                 };
             }
-            Role::Client { connections, .. } => {
+            Role::Client(orders) => {
+                let connections = &mut orders.connections;
                 // The first shards take one more each when it does not divide.
                 let (each, over) = (*connections / self.shards, *connections % self.shards);
                 *connections = each + usize::from(shard < over);
@@ -100,7 +105,11 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
             groups: Arc::clone(&self.groups),
             purse: Purse::new(self.budgets.clone(), self.shards),
             live: Arc::clone(&self.live),
+            places: Arc::clone(&self.places),
             published: Arc::clone(&self.published[shard]),
+            seed: birth.seed
+                ^ (u64::from(self.service) << 8 | shard as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            shards: self.shards,
             now: birth.now,
         })
     }

@@ -35,6 +35,9 @@ pub struct Limits {
     /// count, and while it is paused or under pressure nothing arrives. `None` never closes; dead peers are then
     /// found by TCP keep-alive. Default `None`.
     pub idle_timeout: Option<Duration>,
+    /// How long opening a connection of a client may take; after that it is given up as `TimedOut`. Above zero.
+    /// Default 10 s.
+    pub connect_timeout: Duration,
     /// How long a draining session may take until all that was queued is sent (`DrainDeadline`). Default 10 s.
     pub drain_deadline: Duration,
     /// How long a drained session waits for the peer's end of stream after its own. A close before it could
@@ -56,6 +59,7 @@ impl Default for Limits {
         Self {
             sessions_max: 100_000,
             idle_timeout: None,
+            connect_timeout: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             send: SendMarks::default(),
@@ -108,6 +112,9 @@ impl Limits {
                 rule: "must be at least 65536 (None turns it off)",
                 value: bytes,
             });
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(InvalidLimit { limit: "connect_timeout", rule: "must be above zero", value: 0 });
         }
         if self.idle_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(InvalidLimit {

@@ -4,13 +4,12 @@ use anyport_core::{
     CloseReason, Codec, Connection, Fault, Reassembly, SlabKey,
     planted::{Bug, planted},
 };
-use anyport_driver::{Accepted, Address, Detached, Driver, Op, PeerAddress, SocketKey};
+use anyport_driver::{Accepted, Detached, Driver, Op, PeerAddress, SocketKey};
 
-use super::{ServiceShard, timers::idle_due, token};
+use super::{ServiceShard, timers::idle_due};
 use crate::{
-    handler::{ConnectFailure, Handler},
+    handler::Handler,
     remote::Job,
-    service::Role,
     session::{Slot, TimerEvent},
 };
 
@@ -105,25 +104,6 @@ impl<H: Handler> ServiceShard<H> {
         self.call(key, Handler::on_open);
     }
 
-    pub(super) fn connect<D: Driver>(
-        &mut self,
-        io: &mut D,
-        address: &Address,
-        options: anyport_driver::SocketOptions,
-    ) {
-        let socket = match io.open(address, &options) {
-            Ok(socket) => socket,
-            Err(fault) => return self.connect_failed(address.clone(), fault),
-        };
-        let connection = Connection::connecting(self.local.limits.pause_reading_under_pressure);
-        let slot = self.slot(connection, socket, address.as_peer());
-        let Some(key) = self.local.sessions.insert_with(|_| slot) else {
-            return io.submit(self.listener_token(), Op::Close { socket });
-        };
-        self.live.count();
-        io.submit(token(self.local.service, key), Op::Connect { socket });
-    }
-
     pub(super) fn connected(&mut self, key: SlabKey, result: Result<(), Fault>) {
         let tick = self.local.tick;
         let slot = self.local.slot(key);
@@ -135,28 +115,17 @@ impl<H: Handler> ServiceShard<H> {
                 slot.received_at = tick;
                 self.local.counters.connected += 1;
                 if open {
+                    self.seat_opened(key);
                     self.opened(key);
                 }
             }
             Err(fault) => {
                 slot.connection.handle_connect_failed(CloseReason::ReceiveFailed(fault));
-                let Role::Client { address, .. } = &self.role else { unreachable!("only a client connects") };
-                let to = address.clone();
                 if !planted(Bug::FailedConnectKept) {
                     self.local.mark(key);
                 }
-                self.connect_failed(to, fault);
+                self.seat_failed(key, fault);
             }
-        }
-    }
-
-    pub(super) fn connect_failed(&mut self, to: Address, fault: Fault) {
-        self.local.counters.connect_failed += 1;
-        if !self.ending {
-            let failure = ConnectFailure { to, fault, attempt: 1, next: None };
-            self.call_shard(|handler, shard| {
-                handler.on_connect_failed(shard, &failure);
-            });
         }
     }
 }

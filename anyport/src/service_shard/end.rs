@@ -30,6 +30,7 @@ impl<H: Handler> ServiceShard<H> {
             self.log_closed(key, peer, reason);
         }
         self.local.leave_all(key);
+        let seat = self.seat_ends(key);
         if planted(Bug::SlotNotFreed) && reason == CloseReason::Drained {
             return;
         }
@@ -38,6 +39,9 @@ impl<H: Handler> ServiceShard<H> {
             if let Some(mut timers) = slot.timers.take() {
                 timers.clear(&mut self.local.wheel);
             }
+        }
+        if let Some(seat) = seat {
+            self.seat_is_free(seat);
         }
     }
 

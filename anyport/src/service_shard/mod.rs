@@ -2,6 +2,7 @@
 
 mod call;
 mod come;
+mod dial;
 mod end;
 mod flush;
 mod jobs;
@@ -25,6 +26,7 @@ use crate::{
     audit::Audit,
     budget::Purse,
     counters::{Counters, Live, Published},
+    dialing::{Dialing, Places},
     error::{Error, Result},
     group::{GroupTable, Registry},
     handler::Handler,
@@ -89,7 +91,12 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) groups: Arc<Registry>,
     pub(crate) purse: Purse,
     pub(crate) live: Arc<Live>,
+    pub(crate) places: Arc<Places>,
     pub(crate) published: Arc<Published>,
+    /// What waits before connecting again are drawn from.
+    pub(crate) seed: u64,
+    /// How many shards there are.
+    pub(crate) shards: usize,
     pub(crate) now: Instant,
 }
 
@@ -115,9 +122,16 @@ pub(crate) struct ServiceShard<H: Handler> {
 impl<H: Handler> ServiceShard<H> {
     pub(crate) fn new(birth: Birth<H>) -> Self {
         let Birth { handler, codec, limits, role, shard, service, stop, jobs, .. } = birth;
-        let Birth { hand_to, mails, groups, purse, live, published, now, .. } = birth;
+        let Birth { hand_to, mails, groups, purse, live, places, published, seed, shards, now, .. } = birth;
         let mut pool = ChunkPool::new();
         pool.set_allowance(purse.allowance());
+        let dialing = match &role {
+            Role::Client(orders) => {
+                let at = (shard as usize, shards);
+                Some(Box::new(Dialing::new(orders.clone(), places, at, seed, now)))
+            }
+            Role::Server { .. } => None,
+        };
         Self {
             handler,
             frame_size_max: codec.frame_size_max(),
@@ -142,6 +156,7 @@ impl<H: Handler> ServiceShard<H> {
                 stop,
                 mails,
                 purse,
+                dialing,
             },
             role,
             listener: None,
@@ -189,10 +204,8 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
                 io.submit(self.listener_token(), Op::Accept { listener });
                 Ok(Some(bound))
             }
-            Role::Client { address, options, connections } => {
-                for _ in 0..connections {
-                    self.connect(io, &address, options);
-                }
+            Role::Client(_) => {
+                self.dial(io);
                 Ok(None)
             }
         }
@@ -245,6 +258,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn flush(&mut self, io: &mut D) {
+        self.dial(io);
         // A handler's `on_close` may touch other sessions: they are flushed in the same turn.
         // And what it publishes is given to the members.
         while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
@@ -265,6 +279,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
 
     fn drain(&mut self, io: &mut D) {
         self.ending = true;
+        self.stop_dialing();
         if let Some(socket) = self.listener {
             io.submit(self.listener_token(), Op::Close { socket });
         }

@@ -38,6 +38,8 @@ impl<H: Handler> ServiceShard<H> {
                         self.local.mark(key);
                     }
                 }
+                TimerEvent::ConnectTimeout(seat) => self.connect_timed_out(seat),
+                TimerEvent::Dial(seat) => self.dial_due(seat),
                 TimerEvent::Idle(key) => self.idle(key, stalled),
             }
         }
@@ -61,6 +63,9 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     pub(super) fn until_next_timer(&self) -> Option<Duration> {
+        if self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due()) {
+            return Some(Duration::ZERO);
+        }
         let tick = self.local.wheel.next_tick()?;
         let due = wheel::TICK
             .saturating_mul(u32::try_from(tick.saturating_sub(self.local.tick)).unwrap_or(u32::MAX));

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     budget::Purse,
     counters::Counters,
+    dialing::{Dialing, SeatKey},
     group::GroupTable,
     handler::{Handler, TimerKey},
     remote::Mail,
@@ -22,6 +23,10 @@ use crate::{
 pub(crate) enum TimerEvent {
     Idle(SlabKey),
     DrainDeadline(SlabKey),
+    /// A connect has taken as long as it may.
+    ConnectTimeout(SeatKey),
+    /// A connection is to be opened again.
+    Dial(SeatKey),
     /// One that the handler set, and which setting it was.
     User {
         owner: Owner,
@@ -46,6 +51,8 @@ pub(crate) struct Local<H: Handler> {
     pub(crate) limits: Limits,
     pub(crate) codec: H::Codec,
     pub(crate) counters: Counters,
+    /// What a client knows of its connections; a server has none.
+    pub(crate) dialing: Option<Box<Dialing<H::State>>>,
     pub(crate) started: Instant,
     pub(crate) now: Instant,
     pub(crate) tick: u64,

@@ -1,5 +1,6 @@
 //! What a handler sees: the session that an event is about, and the shard around it.
 
+mod dial;
 mod local;
 mod send;
 mod shard;
