@@ -1,6 +1,7 @@
 //! The engine on the simulated network: what its owner is promised, and defects that the simulation found, by name.
 
 mod bed;
+mod clients;
 mod ends;
 mod found;
 mod groups;
