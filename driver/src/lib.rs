@@ -6,6 +6,7 @@
 //! | `Iocp` | Windows | a completion port a shard: AcceptEx posted ahead, zero-byte receives, overlapped sends |
 //! | `Readiness` | Linux, macOS, BSD | epoll or kqueue, edge-triggered; tries first, waits for readiness only if needed |
 //! | `Sim` | everywhere | sockets in memory, virtual time, one seed |
+//! | [`Relay`](relay::Relay) | everywhere | links to other threads' drivers: for threads that do no I/O |
 //!
 //! # The contract
 //!
@@ -85,6 +86,7 @@ pub mod probe;
 mod queue;
 #[cfg(unix)]
 pub mod readiness;
+pub mod relay;
 pub mod sim;
 mod sync;
 pub mod types;

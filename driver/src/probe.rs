@@ -16,13 +16,19 @@ pub enum DriverKind {
     Iocp,
     /// The simulator.
     Sim,
+    /// Links to the drivers of other threads.
+    Relay,
 }
 
 impl DriverKind {
     /// True if several listeners can share a port ([`PortSharing`](crate::options::PortSharing)): Windows has no
     /// such thing.
     pub fn shares_ports(self) -> bool {
-        self != Self::Iocp
+        match self {
+            Self::IoUring | Self::Readiness | Self::Sim => true,
+            Self::Iocp => false,
+            Self::Relay => cfg!(not(windows)),
+        }
     }
 
     /// True if it can listen at paths and connect to them ([`Address::Unix`](crate::Address::Unix)).
@@ -38,6 +44,7 @@ impl fmt::Display for DriverKind {
             Self::Readiness => "readiness",
             Self::Iocp => "iocp",
             Self::Sim => "sim",
+            Self::Relay => "relay",
         })
     }
 }
@@ -125,7 +132,7 @@ pub fn connections_possible(kind: DriverKind, config: DriverConfig, shards: usiz
     let files = crate::machine::open_files().soft.unwrap_or(u64::MAX);
     let sockets = u64::from(config.sockets_max).min(files).saturating_sub(1).saturating_mul(shards);
     match kind {
-        DriverKind::Sim => u64::MAX,
+        DriverKind::Sim | DriverKind::Relay => u64::MAX,
         DriverKind::Iocp => sockets,
         // Each ring has a table of its own, of as many places as the process may open files.
         DriverKind::IoUring if !detachable => sockets,
@@ -188,7 +195,7 @@ mod tests {
             DriverKind::IoUring => DriverChoice::IoUring,
             DriverKind::Readiness => DriverChoice::Readiness,
             DriverKind::Iocp => DriverChoice::Iocp,
-            DriverKind::Sim => panic!("nobody asked for the simulator"),
+            DriverKind::Sim | DriverKind::Relay => panic!("nobody asked for it"),
         };
         assert_eq!(choose(choice, DriverConfig::default()).unwrap().kind, chosen.kind);
     }

@@ -28,6 +28,8 @@ mod files;
 mod moving;
 mod ownership;
 mod receive;
+#[cfg(any(unix, windows))]
+mod relayed;
 mod send;
 mod shutdown;
 mod simulated;
@@ -319,3 +321,20 @@ system_suite! { readiness, crate::system::OnReadiness }
 system_suite! { io_uring, crate::system::OnIoUring }
 #[cfg(windows)]
 system_suite! { iocp, crate::system::OnIocp }
+
+// The relay, in front of each of them.
+suite! { relay_sim, crate::relayed::Stepped<crate::simulated::Simulated<crate::simulated::Quiet>>; }
+suite! { relay_sim_restless, crate::relayed::Stepped<crate::simulated::Simulated<crate::simulated::Restless>>; }
+suite! { relay_sim_sluggish, crate::relayed::Stepped<crate::simulated::Simulated<crate::simulated::Sluggish>>; }
+#[cfg(unix)]
+suite! { relay_readiness, crate::relayed::Stepped<crate::system::OnSystem<crate::system::OnReadiness>>; }
+#[cfg(unix)]
+suite! { relay_readiness_threads, crate::system::OnSystem<crate::relayed::Threaded<crate::system::OnReadiness>>; }
+#[cfg(target_os = "linux")]
+suite! { relay_io_uring, crate::relayed::Stepped<crate::system::OnSystem<crate::system::OnIoUring>>; }
+#[cfg(target_os = "linux")]
+suite! { relay_io_uring_threads, crate::system::OnSystem<crate::relayed::Threaded<crate::system::OnIoUring>>; }
+#[cfg(windows)]
+suite! { relay_iocp, crate::relayed::Stepped<crate::system::OnSystem<crate::system::OnIocp>>; }
+#[cfg(windows)]
+suite! { relay_iocp_threads, crate::system::OnSystem<crate::relayed::Threaded<crate::system::OnIocp>>; }
