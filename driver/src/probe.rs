@@ -33,7 +33,7 @@ impl DriverKind {
 
     /// True if it can listen at paths and connect to them ([`Address::Unix`](crate::Address::Unix)).
     pub fn has_unix_sockets(self) -> bool {
-        self != Self::Iocp
+        self != Self::Iocp && !(self == Self::Relay && cfg!(windows))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The half of a link on an I/O shard.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
 use anyport_core::{Fault, FaultKind};
 
@@ -10,8 +10,8 @@ use super::{
     wire::{Call, News, Order, failed, moved_to, receive_cancelled},
 };
 use crate::{
-    Driver, DriverConfig, Waker,
-    types::{Accepted, Completion, Op, OpKind, Outcome, Received, SocketKey, Token},
+    Address, Driver, DriverConfig, Waker,
+    types::{Accepted, Completion, FileKey, Op, OpKind, Outcome, Received, SocketKey, Token},
 };
 
 /// A buffer that crosses holds the bytes of one turn, up to about so many.
@@ -34,8 +34,11 @@ pub struct RelayEnd {
     live: usize,
     /// Accepted connections that have no name yet, as they came.
     nameless: VecDeque<SocketKey>,
-    /// Of those that will have none: closes in flight.
+    /// Of those that will have none, and of files that the relay left open: closes in flight.
     closes: usize,
+    files: Vec<FileKey>,
+    /// Operations in flight on files.
+    file_ops: usize,
     prefix: u64,
     memory: Memory,
     /// Sockets with bytes that wait for credit, in the order in which they ran dry.
@@ -128,6 +131,8 @@ impl RelayEnd {
             live: 0,
             nameless: VecDeque::new(),
             closes: 0,
+            files: Vec::new(),
+            file_ops: 0,
             prefix: u64::from(prefix) << 32,
             memory: Memory {
                 piece_bytes: config.receive_buffer_bytes,
@@ -146,7 +151,7 @@ impl RelayEnd {
 
     /// True once the relay has gone and everything that it held is closed.
     pub fn is_finished(&self) -> bool {
-        self.gone && self.live == 0 && self.closes == 0
+        self.gone && self.live + self.closes + self.file_ops == 0
     }
 
     /// True once the relay has gone.
@@ -158,8 +163,8 @@ impl RelayEnd {
 
     /// Tells the relay that there is a listener at `address` whose owner will hand connections over
     /// ([`accepted`](Self::accepted)): `listen` there claims it.
-    pub fn announce(&mut self, address: SocketAddr) {
-        self.news.push_back(News::Door { address });
+    pub fn announce(&mut self, address: Address) {
+        self.news.push_back(News::Door { address: Box::new(address) });
     }
 
     /// True while the relay accepts at the listener that was announced.
@@ -212,6 +217,13 @@ impl RelayEnd {
                 self.live -= 1;
                 self.say(name, Outcome::Closed(result));
             }
+            outcome @ (Outcome::Appended(..)
+            | Outcome::Synced(_)
+            | Outcome::Rotated(_)
+            | Outcome::FileClosed(_)) => {
+                self.file_ops -= 1;
+                self.news.push_back(News::File { number: name, outcome });
+            }
             outcome => self.say(name, outcome),
         }
     }
@@ -262,12 +274,19 @@ impl RelayEnd {
             }
             Order::Open { socket, to } => {
                 let (address, options) = *to;
-                let key = io.open(address, &options).map_or_else(Key::Failed, Key::Open);
+                let key = io.open(&address, &options).map_or_else(Key::Failed, Key::Open);
                 self.put(socket, key);
             }
             Order::Claim { socket } => {
                 self.put(socket, Key::Door);
                 self.door = Some(Door { name: socket, accepting: false });
+            }
+            Order::File { number, op } => {
+                if let Op::CloseFile { file } = op {
+                    self.files.retain(|&open| open != file);
+                }
+                self.file_ops += 1;
+                io.submit(self.token(number), op);
             }
             Order::Call(call) => self.answer(io, *call),
         }
@@ -277,11 +296,16 @@ impl RelayEnd {
         // Whoever asked waits for it; if it has gone, its end closes everything.
         match call {
             Call::Listen { socket, address, options, answer } => {
-                let listened = io.listen(address, &options).map(|(key, bound)| {
+                let listened = io.listen(&address, &options).map(|(key, bound)| {
                     self.put(socket, Key::Open(key));
                     bound
                 });
                 let _ = answer.send(listened);
+            }
+            Call::OpenFile { path, options, answer } => {
+                let opened = io.open_file(&path, &options);
+                self.files.extend(opened.iter().map(|(file, _)| *file));
+                let _ = answer.send(opened);
             }
             Call::Detach { socket, answer } => {
                 let detached = match self.socket(socket).key {
@@ -334,7 +358,7 @@ impl RelayEnd {
                     self.say(name, receive_cancelled());
                 }
             }
-            Op::Accept { .. } | Op::Connect { .. } | Op::Send { .. } | Op::Shutdown { .. } => {}
+            _ => {}
         }
         io.submit(token, moved_to(op, key));
     }
@@ -366,9 +390,7 @@ impl RelayEnd {
                 }
                 self.say(name, Outcome::Closed(Ok(())));
             }
-            Op::Connect { .. } | Op::Receive { .. } | Op::Send { .. } | Op::Shutdown { .. } => {
-                unreachable!("the relay refuses what is not for listeners")
-            }
+            _ => unreachable!("the relay refuses what is not for listeners"),
         }
     }
 
@@ -498,6 +520,10 @@ impl RelayEnd {
         self.dry.clear();
         while let Some(key) = self.nameless.pop_front() {
             self.close_nameless(io, key);
+        }
+        for file in std::mem::take(&mut self.files) {
+            self.closes += 1;
+            io.submit(self.token(NAMELESS), Op::CloseFile { file });
         }
         for name in 0..self.sockets.len() {
             let token = self.token(name as u32);

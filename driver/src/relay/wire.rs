@@ -4,13 +4,14 @@
 //! needs no generation, and connections that were accepted need none at all until they are named, in the order in
 //! which they came.
 
-use std::{net::SocketAddr, sync::mpsc::Sender};
+use std::{path::PathBuf, sync::mpsc::Sender};
 
 use anyport_core::{Fault, FaultKind};
 
 use crate::{
-    options::{ListenOptions, SocketOptions},
-    types::{Detached, Op, OpKind, Outcome, Received, SocketKey},
+    address::{Address, PeerAddress},
+    options::{FileOptions, ListenOptions, SocketOptions},
+    types::{Detached, FileKey, Op, OpKind, Outcome, Received, SocketKey},
 };
 
 /// From the logic thread to an I/O shard.
@@ -24,7 +25,9 @@ pub(super) enum Order {
     /// The accepted connection that has waited longest for a name gets none: close it.
     Refuse,
     /// Open a socket of this name.
-    Open { socket: u32, to: Box<(SocketAddr, SocketOptions)> },
+    Open { socket: u32, to: Box<(Address, SocketOptions)> },
+    /// Start an operation on a file, which has the real driver's own key. The outcome bears the number.
+    File { number: u32, op: Op },
     /// The door has this name.
     Claim { socket: u32 },
     /// Something that is waited for.
@@ -35,21 +38,10 @@ pub(super) enum Order {
 
 /// Something that the logic thread waits for.
 pub(super) enum Call {
-    Listen {
-        socket: u32,
-        address: SocketAddr,
-        options: ListenOptions,
-        answer: Sender<std::io::Result<SocketAddr>>,
-    },
-    Detach {
-        socket: u32,
-        answer: Sender<Option<Detached>>,
-    },
-    Adopt {
-        socket: u32,
-        detached: Detached,
-        answer: Sender<bool>,
-    },
+    Listen { socket: u32, address: Address, options: ListenOptions, answer: Sender<std::io::Result<Address>> },
+    OpenFile { path: PathBuf, options: FileOptions, answer: Sender<std::io::Result<(FileKey, u64)>> },
+    Detach { socket: u32, answer: Sender<Option<Detached>> },
+    Adopt { socket: u32, detached: Detached, answer: Sender<bool> },
 }
 
 /// From an I/O shard to the logic thread.
@@ -59,24 +51,27 @@ pub(super) enum News {
     /// So many bytes of the last buffer are of this socket.
     Data { socket: u32, len: u32 },
     /// A connection came. It waits for its name.
-    Accepted { listener: u32, peer: SocketAddr },
-    /// Any other outcome.
+    Accepted { listener: u32, peer: PeerAddress },
+    /// Any other outcome of a socket.
     Outcome { socket: u32, outcome: Outcome },
+    /// What became of the operation on a file that had this number.
+    File { number: u32, outcome: Outcome },
     /// There is a listener at this address that hands over what it accepts: it waits to be claimed.
-    Door { address: SocketAddr },
+    Door { address: Box<Address> },
     /// Buffers have run out: send back what can be, at once.
     Starving,
 }
 
-/// The socket that an operation is on.
-pub(super) fn socket_of(op: &Op) -> SocketKey {
+/// The socket that an operation is on; `None` for one on a file.
+pub(super) fn socket_of(op: &Op) -> Option<SocketKey> {
     match op {
         Op::Accept { listener: socket }
         | Op::Connect { socket }
         | Op::Receive { socket }
         | Op::Send { socket, .. }
         | Op::Shutdown { socket }
-        | Op::Close { socket } => *socket,
+        | Op::Close { socket } => Some(*socket),
+        Op::Append { .. } | Op::Sync { .. } | Op::Rotate { .. } | Op::CloseFile { .. } => None,
     }
 }
 
@@ -89,6 +84,7 @@ pub(super) fn moved_to(op: Op, socket: SocketKey) -> Op {
         Op::Send { batch, .. } => Op::Send { socket, batch },
         Op::Shutdown { .. } => Op::Shutdown { socket },
         Op::Close { .. } => Op::Close { socket },
+        op @ (Op::Append { .. } | Op::Sync { .. } | Op::Rotate { .. } | Op::CloseFile { .. }) => op,
     }
 }
 
@@ -101,6 +97,10 @@ pub(super) fn failed(op: Op, fault: Fault) -> Outcome {
         Op::Send { batch, .. } => Outcome::Sent(batch, Err(fault)),
         Op::Shutdown { .. } => Outcome::ShutDown(Err(fault)),
         Op::Close { .. } => Outcome::Closed(Err(fault)),
+        Op::Append { batch, .. } => Outcome::Appended(batch, Err(fault)),
+        Op::Sync { .. } => Outcome::Synced(Err(fault)),
+        Op::Rotate { .. } => Outcome::Rotated(Err(fault)),
+        Op::CloseFile { .. } => Outcome::FileClosed(Err(fault)),
     }
 }
 

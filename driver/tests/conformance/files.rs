@@ -10,6 +10,7 @@ use anyport_driver::{Driver, FILES_MAX, FaultKind, FileKey, FileOptions, Op, OpK
 
 use crate::{
     bed::{Bed, CONFIG, Chance, Seen, World, pattern},
+    relayed::Stepped,
     simulated::{Simulated, Weather},
     system::{OnSystem, System},
 };
@@ -64,6 +65,20 @@ impl<S: System> Disk for OnSystem<S> {
     fn put_folder(&self, path: &Path) {
         std::fs::create_dir(path).expect("a folder");
         std::fs::write(path.join("inside"), b"").expect("a file in it");
+    }
+}
+
+impl<W: Disk<Driver: 'static>> Disk for Stepped<W> {
+    fn folder(&self) -> Folder {
+        self.0.folder()
+    }
+
+    fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        self.0.read(path)
+    }
+
+    fn put_folder(&self, path: &Path) {
+        self.0.put_folder(path);
     }
 }
 

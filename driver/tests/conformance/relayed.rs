@@ -66,7 +66,7 @@ impl<D: Driver> Pump for IoSide<D> {
 }
 
 /// The world of another driver, with the relay in front of it, on one thread.
-pub(crate) struct Stepped<W>(W);
+pub(crate) struct Stepped<W>(pub(crate) W);
 
 impl<W: World> Clone for Stepped<W> {
     fn clone(&self) -> Self {

@@ -1,13 +1,14 @@
 //! The half of the links on a logic thread: a driver whose sockets live on I/O shards.
 
 mod buffers;
+mod files;
 mod socket;
 mod tell;
 
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
+    path::Path,
     sync::mpsc::{self, TryRecvError},
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use anyport_core::{Fault, FaultKind, Slab, SlabKey};
 
 use self::{
     buffers::Buffers,
+    files::{FILE_OPS_MAX, FILES},
     socket::{Place, Role, Socket},
 };
 use super::{
@@ -24,12 +26,17 @@ use super::{
     wire::{Call, News, Order, failed, socket_of},
 };
 use crate::{
-    COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, ListenOptions, SocketOptions, Waker,
-    types::{Completion, Detached, Lease, Op, OpKind, Outcome, SocketKey, Token, next_instance},
+    Address, COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions,
+    Waker,
+    types::{Completion, Detached, FileKey, Lease, Op, OpKind, Outcome, SocketKey, Token, next_instance},
 };
 
 /// Buffers that come back together at the latest, though there are no orders to take them along.
 const OWED_MAX: usize = 8;
+
+fn shard_ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the I/O shard of this link has ended")
+}
 
 /// A driver on a thread that does no I/O: its sockets live on the I/O shards that it has links to.
 ///
@@ -44,6 +51,9 @@ pub struct Relay {
     sockets_max: usize,
     memory_bytes: usize,
     buffers: Buffers,
+    files: usize,
+    /// Operations on files that are in flight.
+    file_ops: Slab<(Token, OpKind)>,
     /// What needs no other side to be known.
     finished: VecDeque<Completion>,
     /// The link that the next wait begins with, and the next connection that is opened.
@@ -71,7 +81,7 @@ struct Link {
     owed_bytes: usize,
     starving: bool,
     /// Listeners that can be claimed.
-    announced: Vec<SocketAddr>,
+    announced: Vec<Address>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -150,6 +160,8 @@ impl Relay {
             sockets: 0,
             memory_bytes: config.receive_memory_bytes.max(config.receive_buffer_bytes),
             buffers: Buffers::new(next_instance()),
+            files: 0,
+            file_ops: Slab::new(FILE_OPS_MAX),
             finished: VecDeque::new(),
             turn: 0,
             waker: Waker::new(move || {
@@ -241,19 +253,20 @@ impl Relay {
     }
 
     /// Claims the listener that was announced for `address`, on every link that has it.
-    fn claim(&mut self, address: SocketAddr) -> Option<SocketKey> {
+    fn claim(&mut self, address: &Address) -> Option<SocketKey> {
         self.take_news();
         for link in &mut self.links {
-            while let Some(&News::Door { address }) = link.arrived.front() {
-                link.announced.push(address);
-                link.arrived.pop_front();
+            while let Some(News::Door { .. }) = link.arrived.front() {
+                if let Some(News::Door { address }) = link.arrived.pop_front() {
+                    link.announced.push(*address);
+                }
             }
         }
         let number = self.doors.len() as u32;
         let mut parts = Vec::new();
         for at in 0..self.links.len() {
             let announced = &mut self.links[at].announced;
-            let Some(found) = announced.iter().position(|&there| there == address) else { continue };
+            let Some(found) = announced.iter().position(|there| there == address) else { continue };
             announced.swap_remove(found);
             let key = self.insert(at, Role::Door(number))?;
             self.order(at, Order::Claim { socket: key.index });
@@ -285,8 +298,7 @@ impl Relay {
 
     /// An operation on a socket whose I/O side has gone.
     #[cold]
-    fn finish_without(&mut self, token: Token, op: Op) {
-        let key = socket_of(&op);
+    fn finish_without(&mut self, token: Token, key: SocketKey, op: Op) {
         let outcome = match op {
             Op::Close { .. } => {
                 let (link, at) = self.place_of(key);
@@ -298,13 +310,13 @@ impl Relay {
         self.finished.push_back(Completion { token, outcome });
     }
 
-    fn submit_to_door(&mut self, number: u32, op: &Op) {
+    fn submit_to_door(&mut self, number: u32, socket: SocketKey, op: &Op) {
         for (link, key) in self.doors[number as usize].parts.clone() {
             let (op, end) = match op {
-                Op::Accept { listener } => {
-                    (Op::Accept { listener: *listener }, Outcome::AcceptEnded(Fault::of(FaultKind::Other)))
+                Op::Accept { .. } => {
+                    (Op::Accept { listener: socket }, Outcome::AcceptEnded(Fault::of(FaultKind::Other)))
                 }
-                op => (Op::Close { socket: socket_of(op) }, Outcome::Closed(Ok(()))),
+                _ => (Op::Close { socket }, Outcome::Closed(Ok(()))),
             };
             if self.links[link].gone == Gone::Ended {
                 let mut out = Vec::new();
@@ -322,19 +334,14 @@ impl Driver for Relay {
         DriverKind::Relay
     }
 
-    fn listen(
-        &mut self,
-        address: SocketAddr,
-        options: &ListenOptions,
-    ) -> io::Result<(SocketKey, SocketAddr)> {
+    fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)> {
         if let Some(key) = self.claim(address) {
-            return Ok((key, address));
+            return Ok((key, address.clone()));
         }
         let key = self.insert(0, Role::Listener).expect("there are more names than sockets");
-        let (socket, options) = (key.index, *options);
+        let (socket, address, options) = (key.index, address.clone(), *options);
         let listened = self.call(0, |answer| Call::Listen { socket, address, options, answer });
-        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the I/O shard of this link has ended");
-        match listened.and_then(|listened| listened.unwrap_or_else(|| Err(gone()))) {
+        match listened.and_then(|listened| listened.unwrap_or_else(|| Err(shard_ended()))) {
             Ok(bound) => Ok((self.key_of(0, key), bound)),
             Err(error) => {
                 self.remove(0, key);
@@ -343,20 +350,28 @@ impl Driver for Relay {
         }
     }
 
-    fn open(&mut self, address: SocketAddr, options: &SocketOptions) -> Result<SocketKey, Fault> {
+    fn open(&mut self, address: &Address, options: &SocketOptions) -> Result<SocketKey, Fault> {
         let short = Fault::of(FaultKind::NoDescriptors);
         if self.sockets >= self.sockets_max {
             return Err(short);
         }
         let link = self.next_link().ok_or(Fault::of(FaultKind::Other))?;
         let key = self.insert(link, Role::Opened).ok_or(short)?;
-        self.order(link, Order::Open { socket: key.index, to: Box::new((address, *options)) });
+        self.order(link, Order::Open { socket: key.index, to: Box::new((address.clone(), *options)) });
         Ok(self.key_of(link, key))
+    }
+
+    fn open_file(&mut self, path: &Path, options: &FileOptions) -> io::Result<(FileKey, u64)> {
+        let (path, options) = (path.to_owned(), *options);
+        let opened = self.call(FILES, |answer| Call::OpenFile { path, options, answer })?;
+        let opened = opened.unwrap_or_else(|| Err(shard_ended()))?;
+        self.files += 1;
+        Ok(opened)
     }
 
     #[inline]
     fn submit(&mut self, token: Token, op: Op) {
-        let key = socket_of(&op);
+        let Some(key) = socket_of(&op) else { return self.submit_on_file(token, op) };
         let (link, at) = self.place_of(key);
         let kind = op.kind();
         let Link { sockets, orders, gone, .. } = &mut self.links[link];
@@ -366,10 +381,10 @@ impl Driver for Relay {
         };
         if let Role::Door(number) = socket.role {
             socket.start(Place::of(kind), token);
-            return self.submit_to_door(number, &op);
+            return self.submit_to_door(number, key, &op);
         }
         if *gone == Gone::Ended {
-            return self.finish_without(token, op);
+            return self.finish_without(token, key, op);
         }
         socket.start(Place::of(kind), token);
         if kind == OpKind::Connect {
@@ -475,6 +490,10 @@ impl Driver for Relay {
 
     fn sockets(&self) -> usize {
         self.sockets
+    }
+
+    fn files(&self) -> usize {
+        self.files
     }
 
     fn leases_out(&self) -> usize {

@@ -39,12 +39,14 @@ pub(super) enum Role {
 }
 
 impl Place {
+    /// Of the kinds that are of sockets.
     pub(super) fn of(kind: OpKind) -> Self {
         match kind {
             OpKind::Accept | OpKind::Connect | OpKind::Receive => Self::Stream,
             OpKind::Send => Self::Send,
             OpKind::Shutdown => Self::Shutdown,
             OpKind::Close => Self::Close,
+            kind => unreachable!("{kind:?} is not of sockets"),
         }
     }
 
@@ -58,6 +60,9 @@ impl Place {
             Outcome::Sent(..) => Self::Send,
             Outcome::ShutDown(_) => Self::Shutdown,
             Outcome::Closed(_) => Self::Close,
+            Outcome::Appended(..) | Outcome::Synced(_) | Outcome::Rotated(_) | Outcome::FileClosed(_) => {
+                unreachable!("files have news of their own")
+            }
         }
     }
 }
@@ -95,6 +100,7 @@ impl Socket {
             OpKind::Connect => self.role == Role::Opened,
             OpKind::Receive | OpKind::Send | OpKind::Shutdown => self.role == Role::Stream,
             OpKind::Close => true,
+            _ => false,
         };
         right && !self.has(Place::Close) && !self.has(Place::of(kind))
     }

@@ -1,15 +1,17 @@
 //! News, as they are told: which operation they are about, and what they end.
 
-use std::net::SocketAddr;
-
 use anyport_core::{Fault, FaultKind};
 
 use super::{
     super::wire::{News, Order},
     Gone, Relay,
+    files::FILES,
     socket::{Place, Role, ends_of},
 };
-use crate::types::{Accepted, Completion, Outcome, Received, Token};
+use crate::{
+    PeerAddress,
+    types::{Accepted, Completion, Outcome, Received, Token},
+};
 
 impl Relay {
     /// Appends what is known to `out`, which takes `limit` in all. Links take turns in being the first.
@@ -50,11 +52,12 @@ impl Relay {
             News::Outcome { socket, outcome } => self.tell_outcome(at, socket, outcome, out),
             News::Accepted { listener, peer } => self.tell_accepted(at, listener, peer, out),
             News::Starving => link.starving = true,
-            News::Door { address } => link.announced.push(address),
+            News::Door { address } => link.announced.push(*address),
+            News::File { number, outcome } => self.tell_of_file(number, outcome, out),
         }
     }
 
-    fn tell_accepted(&mut self, at: usize, listener: u32, peer: SocketAddr, out: &mut Vec<Completion>) {
+    fn tell_accepted(&mut self, at: usize, listener: u32, peer: PeerAddress, out: &mut Vec<Completion>) {
         let Some(token) = self.token_of_listener(at, listener) else {
             // It closed meanwhile; its end comes behind this.
             return self.order(at, Order::Refuse);
@@ -159,6 +162,9 @@ impl Relay {
             for outcome in ends_of(socket) {
                 self.tell_outcome(at, name, outcome, &mut out);
             }
+        }
+        if at == FILES {
+            self.end_files(&mut out);
         }
         self.finished.extend(out);
     }
