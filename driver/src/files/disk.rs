@@ -13,11 +13,20 @@ use crate::options::{FileOptions, numbered};
 /// Most pieces in one gathered write.
 const PIECES_MAX: usize = 64;
 
-/// Opens a file for appending, and tells its length.
+/// A file that was opened.
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    /// Bytes that it has.
+    pub(crate) length: u64,
+    /// How long it may become (`ulimit -f`).
+    pub(crate) length_max: u64,
+}
+
+/// Opens a file for appending.
 ///
 /// The system itself puts what is written at the end (`O_APPEND`, `FILE_APPEND_DATA`): a file that somebody shortens
 /// meanwhile gets no hole, and two programs that append to one do not overwrite each other.
-pub(crate) fn open(path: &Path, options: FileOptions) -> io::Result<(File, u64)> {
+pub(crate) fn open(path: &Path, options: FileOptions) -> io::Result<Opened> {
     refuse_odd(path)?;
     let mut how = OpenOptions::new();
     how.append(true).create(true);
@@ -28,8 +37,28 @@ pub(crate) fn open(path: &Path, options: FileOptions) -> io::Result<(File, u64)>
     #[cfg(not(unix))]
     let FileOptions { private: _the_folder_decides } = options;
     let file = how.open(path)?;
-    let length = file.metadata()?.len();
-    Ok((file, length))
+    let found = file.metadata()?;
+    let length_max = if found.is_file() { length_max() } else { u64::MAX };
+    Ok(Opened { file, length: found.len(), length_max })
+}
+
+/// The process's limit on the length of a file.
+///
+/// A write at the limit brings a signal (`SIGXFSZ`) that ends a process which does not care for it, and all for a log.
+/// So nobody writes there: what crosses the limit is cut short by the kernel, and after that we fail it ourselves.
+fn length_max() -> u64 {
+    #[cfg(unix)]
+    return rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
+    #[cfg(not(unix))]
+    u64::MAX
+}
+
+/// The fault of a file that may not become longer.
+pub(crate) fn too_long() -> Fault {
+    #[cfg(unix)]
+    return crate::unix::errno::fault(rustix::io::Errno::FBIG);
+    #[cfg(not(unix))]
+    Fault::of(FaultKind::NoSpace)
 }
 
 /// To open a pipe waits for who reads it, perhaps for ever. A device is taken: `/dev/null` is a file to many.
@@ -47,9 +76,13 @@ fn refuse_odd(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
-/// Appends the rest of a batch; what is taken is counted in it, also if it fails in the middle.
-pub(crate) fn append(mut file: &File, batch: &mut SendBatch) -> Result<(), Fault> {
+/// Appends the rest of a batch to a file that may grow by `room`; what is taken is counted in the batch, also if it
+/// fails in the middle.
+pub(crate) fn append(mut file: &File, batch: &mut SendBatch, room: u64) -> Result<(), Fault> {
     while batch.remaining() > 0 {
+        if batch.sent() as u64 >= room {
+            return Err(too_long());
+        }
         let written = if let Some(bytes) = batch.single() {
             file.write(bytes)
         } else {
@@ -73,7 +106,7 @@ pub(crate) fn append(mut file: &File, batch: &mut SendBatch) -> Result<(), Fault
 
 /// Moves every old file one place on and opens a new one. In a failure the names that were moved stay moved; a gap
 /// among them does no harm to the next time.
-pub(crate) fn rotate(path: &Path, options: FileOptions, keep: u32) -> io::Result<File> {
+pub(crate) fn rotate(path: &Path, options: FileOptions, keep: u32) -> io::Result<Opened> {
     for place in (0..keep.max(1)).rev() {
         match fs::rename(numbered(path, place), numbered(path, place + 1)) {
             // Few have been rotated yet, or somebody took one away.
@@ -81,7 +114,7 @@ pub(crate) fn rotate(path: &Path, options: FileOptions, keep: u32) -> io::Result
             other => other?,
         }
     }
-    Ok(open(path, options)?.0)
+    open(path, options)
 }
 
 /// The fault of a call that failed.

@@ -14,7 +14,7 @@ use std::{
 
 use anyport_core::{Fault, SendBatch, SlabKey};
 
-use super::disk;
+use super::disk::{self, Opened};
 use crate::{options::FileOptions, wake::Waker};
 
 /// How long a dropped driver waits for a disk; what is not done by then is left to the thread, which owns all of it.
@@ -22,7 +22,8 @@ const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// What the thread is asked to do.
 pub(crate) enum Work {
-    Append(File, Box<SendBatch>),
+    /// To a file that may grow by so many bytes.
+    Append(File, Box<SendBatch>, u64),
     Sync(File),
     Rotate(PathBuf, FileOptions, u32),
     Close(File),
@@ -33,7 +34,7 @@ pub(crate) enum Done {
     Appended(File, Box<SendBatch>, Result<(), Fault>),
     Synced(File, Result<(), Fault>),
     /// The new file.
-    Rotated(Result<File, Fault>),
+    Rotated(Result<Opened, Fault>),
     Closed,
 }
 
@@ -100,8 +101,8 @@ impl Drop for Helper {
 
 fn carry_out(work: Work) -> Done {
     match work {
-        Work::Append(file, mut batch) => {
-            let result = disk::append(&file, &mut batch);
+        Work::Append(file, mut batch, room) => {
+            let result = disk::append(&file, &mut batch, room);
             Done::Appended(file, batch, result)
         }
         Work::Sync(file) => {

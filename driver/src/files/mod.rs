@@ -20,7 +20,10 @@ use std::{
 
 use anyport_core::{Fault, FaultKind, Slab, SlabKey};
 
-use self::helper::{Done, Helper, Work};
+use self::{
+    disk::Opened,
+    helper::{Done, Helper, Work},
+};
 use crate::{
     FILES_MAX,
     options::FileOptions,
@@ -42,6 +45,11 @@ struct Entry {
     options: FileOptions,
     /// `None` while the thread has it.
     file: Option<File>,
+    /// Bytes that it has, as far as we appended them, and may have.
+    length: u64,
+    length_max: u64,
+    /// What the batch in flight had been taken of when it came.
+    sent_before: usize,
     /// What is in flight, close aside.
     busy: Option<Token>,
     /// When the completion of the last operation is out.
@@ -71,7 +79,7 @@ impl Files {
         options: FileOptions,
         waker: &Waker,
     ) -> io::Result<(FileKey, u64)> {
-        let (file, length) = disk::open(path, options)?;
+        let Opened { file, length, length_max } = disk::open(path, options)?;
         if self.helper.is_none() {
             self.helper = Some(Helper::start(waker.clone())?);
         }
@@ -79,6 +87,9 @@ impl Files {
             path: path.to_owned(),
             options,
             file: Some(file),
+            length,
+            length_max,
+            sent_before: 0,
             busy: None,
             ends: Ticket::default(),
             close: None,
@@ -112,7 +123,9 @@ impl Files {
             |work| self.helper.as_mut().expect("it was started with the first file").give(key, work);
         match op {
             Op::Append { batch, .. } => {
-                give(Work::Append(entry.file.take().expect("an idle file is here"), batch));
+                entry.sent_before = batch.sent();
+                let room = entry.length_max.saturating_sub(entry.length).saturating_add(batch.sent() as u64);
+                give(Work::Append(entry.file.take().expect("an idle file is here"), batch, room));
             }
             Op::Sync { .. } => give(Work::Sync(entry.file.take().expect("an idle file is here"))),
             // The old file stays open here: if there is no new one, appending goes on in it.
@@ -134,6 +147,7 @@ impl Files {
             let token = entry.busy.take().expect("what is done was in flight");
             let outcome = match done {
                 Done::Appended(file, batch, result) => {
+                    entry.length += (batch.sent() - entry.sent_before) as u64;
                     entry.file = Some(file);
                     Outcome::Appended(batch, result)
                 }
@@ -141,7 +155,10 @@ impl Files {
                     entry.file = Some(file);
                     Outcome::Synced(result)
                 }
-                Done::Rotated(new) => Outcome::Rotated(new.map(|new| entry.file = Some(new))),
+                Done::Rotated(new) => Outcome::Rotated(new.map(|new| {
+                    entry.file = Some(new.file);
+                    (entry.length, entry.length_max) = (new.length, new.length_max);
+                })),
                 Done::Closed => unreachable!("handled above"),
             };
             entry.ends = finished.push(token, outcome);

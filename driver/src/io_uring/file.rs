@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::{INVALID, IoUring, outcome, tag::Tag};
 use crate::{
     files::{
-        disk,
+        disk::{self, Opened},
         helper::{Done, Helper, Work},
         refused, too_many,
     },
@@ -45,6 +45,8 @@ pub(super) struct RingFile {
     options: FileOptions,
     /// Where the next byte goes. The kernel appends wherever that is (`O_APPEND`).
     end: u64,
+    /// How far it may go.
+    end_max: u64,
     busy: Option<Busy>,
     /// The pieces of a gathered write, at an address that stays.
     pieces: Vec<libc::iovec>,
@@ -79,9 +81,18 @@ impl RingFile {
 
 impl IoUring {
     pub(super) fn open_to_append(&mut self, path: &Path, options: FileOptions) -> io::Result<(FileKey, u64)> {
-        let (file, end) = disk::open(path, options)?;
+        let Opened { file, length: end, length_max } = disk::open(path, options)?;
         let path = path.to_owned();
-        let file = RingFile { file, path, options, end, busy: None, pieces: Vec::new(), close: None };
+        let file = RingFile {
+            file,
+            path,
+            options,
+            end,
+            end_max: length_max,
+            busy: None,
+            pieces: Vec::new(),
+            close: None,
+        };
         let key = self.files.insert(Box::new(file)).map_err(|_closed_by_dropping_it| too_many())?;
         Ok((FileKey(key), end))
     }
@@ -92,6 +103,9 @@ impl IoUring {
         };
         if batch.remaining() == 0 {
             return self.queue(token, Outcome::Appended(batch, Ok(())));
+        }
+        if file.end >= file.end_max {
+            return self.queue(token, Outcome::Appended(batch, Err(disk::too_long())));
         }
         file.busy = Some(Busy::Append(token, batch));
         self.push_write(key);
@@ -174,10 +188,11 @@ impl IoUring {
             Ok(count) => {
                 batch.advance(count as usize);
                 file.end += u64::from(count);
-                if batch.remaining() > 0 {
-                    return self.push_write(key);
+                match batch.remaining() {
+                    0 => Ok(()),
+                    _ if file.end >= file.end_max => Err(disk::too_long()),
+                    _ => return self.push_write(key),
                 }
-                Ok(())
             }
             Err(Errno::INTR | Errno::AGAIN) => return self.push_write(key),
             Err(errno) => Err(errno::fault(errno)),
@@ -206,8 +221,8 @@ impl IoUring {
                 unreachable!("a rotation is done that was in flight")
             };
             let old = new.map(|new| {
-                file.end = 0;
-                std::mem::replace(&mut file.file, new)
+                (file.end, file.end_max) = (new.length, new.length_max);
+                std::mem::replace(&mut file.file, new.file)
             });
             let result = old.map(|old| self.close_descriptor(old));
             self.queue(token, Outcome::Rotated(result));
