@@ -25,6 +25,7 @@ impl Audit {
     fn find<H: Handler>(&self, local: &Local<H>, listens: bool) -> Result<(), String> {
         ensure(listens, || "its listener is gone, and it is not ending".to_owned())?;
         ensure(local.dirty.is_empty(), || format!("{} sessions were not flushed", local.dirty.len()))?;
+        local.files.audit()?;
         let (mut opened, mut batches) = (0, 0);
         for (key, slot) in local.sessions.iter() {
             let id = local.id(key);

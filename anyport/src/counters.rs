@@ -61,6 +61,12 @@ counters! {
     messages_dropped,
     /// Queued messages that a newer one of the same key replaced.
     messages_conflated,
+    /// Bytes that files took.
+    bytes_appended,
+    /// Records that `append` refused.
+    appends_refused,
+    /// Files that could not be opened, appended to, synced, rotated or closed in time.
+    file_faults,
     /// Turns of the shards.
     turns,
 }

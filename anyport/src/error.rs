@@ -1,6 +1,6 @@
 //! What can go wrong while an engine is set up or run. Every message says what to do next.
 
-use std::{fmt, io};
+use std::{fmt, io, path::PathBuf};
 
 use anyport_core::limits::InvalidLimit;
 use anyport_driver::{Address, DriverKind};
@@ -53,6 +53,13 @@ pub enum Error {
     },
     /// [`Spread::ReusePort`](crate::Spread::ReusePort) was asked for with a server at a Unix socket.
     UnixReusePort,
+    /// The file cannot be opened to append to it, or its thread not be started.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A shard's thread could not be started, or its driver failed while running.
     Shard {
         /// Which.
@@ -103,6 +110,10 @@ impl fmt::Display for Error {
                 "Spread::ReusePort needs listeners that share a port, and a Unix socket has none: choose Spread::Auto, \
                  with which the first shard listens there and hands connections over",
             ),
+            Self::File { path, source } => {
+                let path = path.display();
+                write!(f, "cannot append to {path}: {source}: {}", explain_file(source))
+            }
             Self::Shard { shard, source } => write!(f, "shard {shard} failed: {source}"),
             Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
         }
@@ -160,12 +171,25 @@ fn explain_listen(address: &Address, source: &io::Error) -> String {
     format!("{source}: {advice}")
 }
 
+fn explain_file(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "its folder must exist; make it, or name another one"
+        }
+        io::ErrorKind::PermissionDenied => "the user that runs this must be allowed to write there",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk",
+        _ if is_short_of_files(source) => MORE_FILES,
+        _ => "name another file",
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Address { source, .. }
             | Self::Listen { source, .. }
             | Self::Driver(source)
+            | Self::File { source, .. }
             | Self::Shard { source, .. } => Some(source),
             Self::Limit(limit) => Some(limit),
             _ => None,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyport_core::{CloseReason, Codec, Fault, Frame};
 use anyport_driver::Address;
 
-use crate::session::{Session, Shard};
+use crate::{
+    append_file::{FileEvent, FileId},
+    session::{Session, Shard},
+};
 
 /// Names a timer of a session, or of a shard; each has keys of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -85,6 +88,9 @@ pub trait Handler: Sized + Send + 'static {
 
     /// A timer of the session is due ([`Session::set_timer`]). Not called for a session that drains or closes.
     fn on_session_timer(&mut self, _session: &mut Session<Self>, _timer: TimerKey) {}
+
+    /// Something became of a file of this shard ([`Shard::open_file`]).
+    fn on_file(&mut self, _shard: &mut Shard<Self>, _file: FileId, _event: FileEvent) {}
 
     /// A client's connection could not be opened. Decides whether it is tried again.
     fn on_connect_failed(&mut self, _shard: &mut Shard<Self>, _failure: &ConnectFailure) -> Reconnect {

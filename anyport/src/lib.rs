@@ -27,10 +27,12 @@
 //! | turn frames into typed messages | [`Message`], [`Router`] |
 //! | know why a session ended | [`CloseReason`], [`Counters`] |
 //! | reach a session from another thread | [`Remote`] |
+//! | append to a file without waiting for a disk | [`AppendFile`], [`Shard::append`], [`LogFile`] |
 //! | start and stop | [`Engine`], [`Running`], [`Stop`] |
 
 #![forbid(unsafe_code)]
 
+mod append_file;
 mod audit;
 mod backoff;
 mod budget;
@@ -76,8 +78,11 @@ pub use anyport_core::{
 #[cfg(windows)]
 #[doc(hidden)]
 pub use anyport_driver::machine::{ConsoleKey, interrupt};
-pub use anyport_driver::{Address, DriverChoice, DriverConfig, DriverKind, PeerAddress, SocketOptions};
+pub use anyport_driver::{
+    Address, DriverChoice, DriverConfig, DriverKind, PeerAddress, SocketOptions, numbered,
+};
 
+pub use append_file::{AppendFile, AppendRefusal, Appended, FileEvent, FileId, LogFile};
 pub use backoff::Backoff;
 pub use counters::Counters;
 pub use dialing::ConnectError;

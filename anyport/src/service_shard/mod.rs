@@ -4,6 +4,7 @@ mod call;
 mod come;
 mod dial;
 mod end;
+mod files;
 mod flush;
 mod jobs;
 mod receive;
@@ -23,6 +24,7 @@ use anyport_core::{
 use anyport_driver::{Address, Completion, Driver, Op, Outcome, Received, SocketKey, Token};
 
 use crate::{
+    append_file::Files,
     audit::Audit,
     budget::Purse,
     counters::{Counters, Live, Published},
@@ -144,6 +146,7 @@ impl<H: Handler> ServiceShard<H> {
                 wheel: TimerWheel::new(),
                 timers: TimerTable::default(),
                 timers_set: 0,
+                files: Files::new(),
                 limits,
                 groups: GroupTable::new(groups, &codec),
                 codec,
@@ -182,6 +185,11 @@ impl<H: Handler> ServiceShard<H> {
                 each(self, key);
             }
         }
+    }
+
+    /// True if the service has ended: nothing of it is left but files.
+    pub(super) fn is_over_but_for_files(&self) -> bool {
+        self.ending && self.listener.is_none() && self.local.sessions.is_empty()
     }
 
     /// True if this shard is one that listens.
@@ -243,9 +251,10 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
                 self.local.mark(key);
             }
             Outcome::AcceptEnded(_) => self.listener = None,
-            Outcome::Appended(..) | Outcome::Synced(_) | Outcome::Rotated(_) | Outcome::FileClosed(_) => {
-                unreachable!("no service opens a file")
-            }
+            Outcome::Appended(batch, result) => self.appended(key, batch, result),
+            Outcome::Synced(result) => self.synced(key, result),
+            Outcome::Rotated(result) => self.rotated(key, result),
+            Outcome::FileClosed(_) => self.file_closed(key),
         }
     }
 
@@ -260,15 +269,21 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     fn flush(&mut self, io: &mut D) {
         self.dial(io);
         // A handler's `on_close` may touch other sessions: they are flushed in the same turn.
-        // And what it publishes is given to the members.
-        while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
-            self.local.distribute();
-            let mut dirty = std::mem::take(&mut self.local.dirty);
-            for key in dirty.drain(..) {
-                self.flush_session(io, key);
+        // And what it publishes is given to the members; what it appends, to the files.
+        loop {
+            while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
+                self.local.distribute();
+                let mut dirty = std::mem::take(&mut self.local.dirty);
+                for key in dirty.drain(..) {
+                    self.flush_session(io, key);
+                }
+                if self.local.dirty.is_empty() {
+                    self.local.dirty = dirty;
+                }
             }
-            if self.local.dirty.is_empty() {
-                self.local.dirty = dirty;
+            self.flush_files(io);
+            if self.local.dirty.is_empty() && self.local.groups.is_settled() && !self.end_files() {
+                return;
             }
         }
     }
@@ -299,7 +314,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn is_finished(&self) -> bool {
-        self.ending && self.listener.is_none() && self.local.sessions.is_empty()
+        self.is_over_but_for_files() && self.local.files.are_over()
     }
 
     fn publish(&mut self) {

@@ -40,6 +40,7 @@ impl<H: Handler> ServiceShard<H> {
                 }
                 TimerEvent::ConnectTimeout(seat) => self.connect_timed_out(seat),
                 TimerEvent::Dial(seat) => self.dial_due(seat),
+                TimerEvent::FilesDeadline => self.give_files_up(),
                 TimerEvent::Idle(key) => self.idle(key, stalled),
             }
         }

@@ -9,6 +9,7 @@ use super::{
     timers::{Owner, TimerTable},
 };
 use crate::{
+    append_file::Files,
     budget::Purse,
     counters::Counters,
     dialing::{Dialing, SeatKey},
@@ -27,6 +28,8 @@ pub(crate) enum TimerEvent {
     ConnectTimeout(SeatKey),
     /// A connection is to be opened again.
     Dial(SeatKey),
+    /// The files of a service that ends had their time.
+    FilesDeadline,
     /// One that the handler set, and which setting it was.
     User {
         owner: Owner,
@@ -48,6 +51,7 @@ pub(crate) struct Local<H: Handler> {
     pub(crate) timers: TimerTable,
     /// Timers that were ever set: a number for each.
     pub(crate) timers_set: u32,
+    pub(crate) files: Files,
     pub(crate) limits: Limits,
     pub(crate) codec: H::Codec,
     pub(crate) counters: Counters,

@@ -8,6 +8,7 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 mod support;
 
 mod end;
+mod files;
 mod frames;
 mod groups;
 mod limits;

@@ -3,6 +3,7 @@
 mod bed;
 mod clients;
 mod ends;
+mod files;
 mod found;
 mod groups;
 mod page;
