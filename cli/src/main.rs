@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! anyport serve echo     answer every frame with itself until Ctrl-C
+//! anyport serve chat     names and rooms, in lines
 //! anyport bench echo     load an echo server and check every byte that comes back
 //! anyport bench idle     hold sessions that say nothing, and see what each costs
 //! anyport connect ADDR   send lines and print what arrives, for a person or a script
@@ -32,13 +33,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command, Serve};
+use args::{Args, Command};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     logger::install(args.verbose);
     let outcome = match &args.command {
-        Command::Serve { service: Serve::Echo(options) } => serve::echo(options),
+        Command::Serve { service } => serve::serve(service),
         Command::Bench { load } => bench::run(load),
         Command::Connect(options) => connect::run(options),
         Command::Doctor { json } => doctor::run(*json),

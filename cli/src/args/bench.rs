@@ -4,7 +4,10 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use clap::Subcommand;
 
-use super::{CodecName, Common, DEFAULT_ADDRESS, SHARDS, SIZE_MAX, in_range, seconds, seconds_above_zero};
+use super::{
+    CodecName, Common, DEFAULT_ADDRESS, DEFAULT_CHAT_ADDRESS, SHARDS, SIZE_MAX, in_range, seconds,
+    seconds_above_zero,
+};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
@@ -14,6 +17,9 @@ pub(crate) enum Bench {
     /// Holds many sessions that say nothing, and asks each of them at the end
     #[command(after_help = IDLE)]
     Idle(BenchIdle),
+    /// Has some publish in a chat room, and checks every line that every member is sent
+    #[command(after_help = FANOUT)]
+    Fanout(BenchFanout),
 }
 
 const ECHO: &str = "\
@@ -62,6 +68,27 @@ session_bytes.
 Exit codes:
   0  every session was held, and answered at the end (also when Ctrl-C cut it short)
   1  no server, too few connections, lost connections, sessions that did not answer
+  2  the command line is wrong";
+
+const FANOUT: &str = "\
+The server is `anyport serve chat`, or one that speaks as it does. All connections take a name and join one
+room; --publishers more of them send lines, and each of the --members must be sent every line, of each publisher
+in its order, and unchanged: it is checked byte for byte. A delivery is one line at one member.
+
+Closed loop (the default): each publisher keeps --depth lines under way; the next one leaves when all members
+have one. Open loop (--rate): lines are due at fixed times over all publishers, and latency counts from then.
+The latency of a delivery is from the line's departure, or its due time, to its arrival.
+
+--spawn starts the server with one shard, without its limits on who says too much.
+
+--json prints one object: members, publishers, size, depth or rate, threads, driver, seconds, cut_short, lines,
+lines_per_second, deliveries, deliveries_per_second, bytes_checked, latency_us {count, min, mean, p50, p90, p99,
+p999, max}, connections_opened, connections_lost {by reason}, undelivered, and for the open loop not_sent and
+late_max_us.
+
+Exit codes:
+  0  measured (also when Ctrl-C cut it short)
+  1  no server, a line that was lost, doubled, changed or out of order, lost connections
   2  the command line is wrong";
 
 /// What every load has.
@@ -137,6 +164,36 @@ pub(crate) struct BenchIdle {
     pub(crate) loading: Loading,
 }
 
+#[derive(clap::Args, Debug)]
+pub(crate) struct BenchFanout {
+    /// The server
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_CHAT_ADDRESS, conflicts_with = "spawn")]
+    pub(crate) addr: String,
+    /// Members of the room that only listen, spread over the threads
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = in_range(1..=20_000))]
+    pub(crate) members: u64,
+    /// Members that send
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = in_range(1..=1000))]
+    pub(crate) publishers: u64,
+    /// Bytes of a line that is sent, without its end
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = in_range(LINE_SIZE))]
+    pub(crate) size: u64,
+    /// Lines that each publisher keeps under way
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = in_range(1..=1024))]
+    pub(crate) depth: u64,
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
+    pub(crate) duration: Duration,
+    /// How long to run before measuring
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) warmup: Duration,
+    /// Sends at this rate over all publishers, whether lines are delivered or not (open loop)
+    #[arg(long, value_name = "LINES/S", value_parser = in_range(1..=10_000_000), conflicts_with = "depth")]
+    pub(crate) rate: Option<u64>,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
 /// Times that connections think, at least and at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Think {
@@ -147,6 +204,8 @@ pub(crate) struct Think {
 const CONNECTIONS: RangeInclusive<u64> = 1..=100_000;
 /// Largest message of which a connection sends no second one before the first is back.
 const LONE_SIZE_MAX: u64 = 1 << 20;
+/// A line begins with its number and its time; what is longer than a chat takes is no chat.
+const LINE_SIZE: RangeInclusive<u64> = 24..=1000;
 /// Who thinks for less has no time to.
 const THINK_MAX_AT_LEAST: Duration = Duration::from_millis(1);
 

@@ -11,9 +11,9 @@ use anyport::{DriverChoice, Spread};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{Failure, Outcome};
-pub(crate) use bench::{Bench, BenchEcho, BenchIdle, Loading, Think};
+pub(crate) use bench::{Bench, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
 pub(crate) use connect::Connect;
-pub(crate) use serve::{Serve, ServeEcho};
+pub(crate) use serve::{Hosting, Serve, ServeChat, ServeEcho};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -157,6 +157,8 @@ pub(crate) fn typed(name: impl ValueEnum + Copy) -> String {
 }
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7000";
+/// Of the chat, so that both servers can run with no option.
+const DEFAULT_CHAT_ADDRESS: &str = "127.0.0.1:7001";
 const SHARDS: RangeInclusive<u64> = 1..=256;
 const SESSIONS: RangeInclusive<u64> = 1..=1 << 20;
 /// Largest message of the loader.

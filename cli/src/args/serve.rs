@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::{
-    CodecName, Common, DEFAULT_ADDRESS, EXIT_CODES, LINE_SIZE_MAX, SESSIONS, SHARDS, SpreadName, in_range,
-    seconds, seconds_above_zero,
+    CodecName, Common, DEFAULT_ADDRESS, DEFAULT_CHAT_ADDRESS, EXIT_CODES, LINE_SIZE_MAX, SESSIONS, SHARDS,
+    SpreadName, in_range, seconds, seconds_above_zero,
 };
 
 #[derive(Subcommand, Debug)]
@@ -14,6 +14,37 @@ pub(crate) enum Serve {
     /// Sends every frame back to where it came from
     #[command(after_help = EXIT_CODES)]
     Echo(ServeEcho),
+    /// A chat in lines: names, rooms, private messages; `anyport connect` or nc is a client
+    #[command(after_help = CHAT)]
+    Chat(ServeChat),
+}
+
+const CHAT: &str = "\
+The commands of the chat: /nick NAME, /join ROOM, /leave, /who, /rooms, /msg NAME TEXT, /quit, /help; every other
+line is said to the room. Who has just come says a name, with /nick or without.
+
+All sessions are on one thread, so that a name is never taken twice.
+
+Exit codes:
+  0  drained
+  1  failed while running; one line on standard error says why
+  2  the command line is wrong";
+
+/// What every server has.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Hosting {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Most sessions at a time; one more is closed at once [default: as many as the system allows, at most
+    /// 100000]
+    #[arg(long, value_name = "N", value_parser = in_range(SESSIONS))]
+    pub(crate) sessions_max: Option<u64>,
+    /// How long sessions may take to flush when the server stops
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) drain_deadline: Duration,
+    /// Drains when standard input ends, too: for a parent that wants its server to end with it
+    #[arg(long)]
+    pub(crate) until_input_ends: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -24,28 +55,36 @@ pub(crate) struct ServeEcho {
     /// Threads, each with sessions of its own [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = in_range(SHARDS))]
     pub(crate) shards: Option<u64>,
-    #[command(flatten)]
-    pub(crate) common: Common,
     /// Where messages begin and end
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = CodecName::Raw)]
     pub(crate) codec: CodecName,
-    /// Most sessions at a time; one more is closed at once [default: as many as the system allows, at most
-    /// 100000]
-    #[arg(long, value_name = "N", value_parser = in_range(SESSIONS))]
-    pub(crate) sessions_max: Option<u64>,
     /// Closes a session from which nothing arrives for this long [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = seconds_above_zero)]
     pub(crate) idle_timeout: Option<Duration>,
-    /// How long sessions may take to flush when the server stops
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub(crate) drain_deadline: Duration,
     /// How connections are spread over the shards
     #[arg(long, value_name = "HOW", value_enum, default_value_t = SpreadName::Auto)]
     pub(crate) spread: SpreadName,
     /// Largest frame that is taken, header or line end included [default: 65535]
     #[arg(long, value_name = "BYTES", value_parser = in_range(1..=LINE_SIZE_MAX))]
     pub(crate) frame_size_max: Option<u64>,
-    /// Drains when standard input ends, too: for a parent that wants its server to end with it
-    #[arg(long)]
-    pub(crate) until_input_ends: bool,
+    #[command(flatten)]
+    pub(crate) hosting: Hosting,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct ServeChat {
+    /// Where to listen; port 0 lets the system choose one, and the start lines name it
+    #[arg(value_name = "ADDR", default_value = DEFAULT_CHAT_ADDRESS)]
+    pub(crate) address: String,
+    /// Closes a session that has said no name for this long
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds_above_zero)]
+    pub(crate) login_timeout: Duration,
+    /// Closes a session from which nothing arrives for this long
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds_above_zero)]
+    pub(crate) idle_timeout: Duration,
+    /// Bytes that may wait for a session that does not read; more closes it
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 10, value_parser = in_range(4096..=1 << 30))]
+    pub(crate) queue_max: u64,
+    #[command(flatten)]
+    pub(crate) hosting: Hosting,
 }

@@ -21,7 +21,7 @@ pub(crate) enum Event {
     Attempted,
     /// Something came that should not; the text says what.
     Wrong(String),
-    /// No connection is left.
+    /// No connection is left, or none can go on.
     AllLost,
     /// A loader has finished.
     Finished(Box<Tally>),
@@ -53,6 +53,7 @@ pub(crate) struct Crew {
     opened: AtomicU64,
     live: AtomicU64,
     all_lost: AtomicBool,
+    over: AtomicBool,
     first_failure: Mutex<Option<ConnectFailure>>,
     progress: Box<[Progress]>,
 }
@@ -69,6 +70,7 @@ impl Crew {
             opened: AtomicU64::new(0),
             live: AtomicU64::new(0),
             all_lost: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             first_failure: Mutex::new(None),
             progress: (0..seats).map(|_| Progress::default()).collect(),
         }
@@ -89,9 +91,10 @@ impl Crew {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// True when a loader said that no connection is left, or will come.
-    pub(crate) fn all_lost(&self) -> bool {
-        self.all_lost.load(Ordering::Relaxed)
+    /// True when no connection is left, or one was lost that the run cannot do without.
+    pub(crate) fn is_over(&self) -> bool {
+        let all_lost = self.all_lost.load(Ordering::Relaxed) && self.live() == 0;
+        all_lost || self.over.load(Ordering::Relaxed)
     }
 
     /// The first connection that could not be opened.
@@ -174,6 +177,11 @@ impl Station {
         self.start = Some(start);
     }
 
+    /// True once it has begun; messages of others may arrive before.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.start.is_some()
+    }
+
     /// Nanoseconds since the start, at the time of this turn.
     #[inline]
     pub(crate) fn now_ns(&self, now: Instant) -> u64 {
@@ -216,6 +224,13 @@ impl Station {
             self.crew.all_lost.store(true, Ordering::Relaxed);
             self.tell(Event::AllLost);
         }
+    }
+
+    /// A connection ended that the run cannot do without.
+    pub(crate) fn lost_for_all(&mut self, reason: CloseReason) {
+        self.crew.over.store(true, Ordering::Relaxed);
+        self.lost(reason);
+        self.tell(Event::AllLost);
     }
 
     // ---- what is done ----

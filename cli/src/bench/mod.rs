@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `echo`, `idle` | one load each: options checked, the handler that loads, the result |
+//! | `echo`, `idle`, `fanout` | one load each: options checked, the handler that loads, the result |
 //! | `crew` | what the main thread and the loaders on the shards have in common |
 //! | `monitor` | the main thread: begins, watches, ends |
 //! | `schedule` | when messages are due, for loads that do not wait for answers |
@@ -12,6 +12,7 @@
 
 mod crew;
 mod echo;
+mod fanout;
 mod idle;
 mod monitor;
 mod pattern;
@@ -28,5 +29,6 @@ pub(crate) fn run(load: &Bench) -> Outcome {
     match load {
         Bench::Echo(options) => echo::run(options),
         Bench::Idle(options) => idle::run(options),
+        Bench::Fanout(options) => fanout::run(options),
     }
 }

@@ -93,6 +93,16 @@ pub(crate) fn run<L: Loader>(
     codec: &L::Codec,
     make: impl Fn(Station) -> L + Clone + Send + Sync + 'static,
 ) -> Outcome<Option<Ended>> {
+    run_knowing(run, codec, make, |_| {})
+}
+
+/// As [`run`]; before it starts, `know` is given the ways to the loaders, one for each address.
+pub(crate) fn run_knowing<L: Loader>(
+    run: Run,
+    codec: &L::Codec,
+    make: impl Fn(Station) -> L + Clone + Send + Sync + 'static,
+    know: impl FnOnce(&[Remote<L>]),
+) -> Outcome<Option<Ended>> {
     let (sender, events) = channel();
     let (threads, services) = (run.loading.threads as usize, run.addresses.len());
     let seats = threads * services;
@@ -116,6 +126,7 @@ pub(crate) fn run<L: Loader>(
         };
         remotes.push(engine.add_client(client, make)?);
     }
+    know(&remotes);
     interrupt_on_signal(sender, engine.stopper())?;
     let running = engine.start()?;
     let mut conductor = Conductor { run, crew, remotes, running, events };
@@ -266,7 +277,7 @@ impl<L: Loader> Conductor<'_, L> {
     /// Shows the progress until a time, a signal, or the loss of every connection.
     fn watch(&mut self, start: Instant, until: Instant) -> Outcome<Waited> {
         let mut progress = Progress::new(start, self.run.warmup, self.run.unit);
-        while self.crew.live() > 0 || !self.crew.all_lost() {
+        while !self.crew.is_over() {
             match self.wait(until.min(progress.next()))? {
                 Waited::Until if Instant::now() >= until => return Ok(Waited::Until),
                 Waited::Interrupted => return Ok(Waited::Interrupted),

@@ -31,6 +31,8 @@ pub(crate) struct Spawned {
 /// A server to be started: its command line but for where it listens.
 pub(crate) struct ServerCommand {
     arguments: Vec<String>,
+    /// The option that says where; none if it stands by itself.
+    listen: Option<&'static str>,
     connections: u64,
 }
 
@@ -70,7 +72,8 @@ impl Spawned {
         let mut command = Command::new(program);
         // Only who needs more than one address listens on more than one.
         let host = if server.connections > CONNECTIONS_PER_ADDRESS { "0.0.0.0:0" } else { "127.0.0.1:0" };
-        command.args(&server.arguments).args(["--listen", host, "--until-input-ends"]);
+        let host = server.listen.map(|option| [option, host].join("=")).unwrap_or(host.to_owned());
+        command.args(&server.arguments).args([&host, "--until-input-ends"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // Ctrl-C on a terminal goes to a whole group: the server must outlive the loader's last questions.
         #[cfg(unix)]
@@ -158,7 +161,19 @@ pub(crate) fn echo_server(
         set("--sessions-max", connections.to_string());
     }
     set_common(&mut arguments, loading.common);
-    ServerCommand { arguments, connections }
+    ServerCommand { arguments, listen: Some("--listen"), connections }
+}
+
+/// A chat in which nobody says too much, and `under_way` bytes may be on their way to each member.
+pub(crate) fn chat_server(loading: &Loading, connections: u64, under_way: u64) -> ServerCommand {
+    let mut arguments = vec!["serve".to_owned(), "chat".to_owned()];
+    let mut set = |name: &str, value: u64| arguments.extend([name.to_owned(), value.to_string()]);
+    set("--queue-max", (4 * under_way).max(256 << 10));
+    if connections > SESSIONS_UNASKED {
+        set("--sessions-max", connections);
+    }
+    set_common(&mut arguments, loading.common);
+    ServerCommand { arguments, listen: None, connections }
 }
 
 /// Sessions up to which a server takes what the system allows, and is not asked for so many: it would refuse to start

@@ -17,8 +17,10 @@ pub(crate) struct Tally {
     pub(crate) connecting: Histogram<u64>,
     /// What was done while it was measured, in the unit of the load: messages, deliveries, cycles.
     pub(crate) done: u64,
-    /// Messages that came back in all.
+    /// Messages that came back, or lines that were delivered, in all.
     pub(crate) answered: u64,
+    /// Lines that were published in all, where each is delivered to many.
+    pub(crate) sent: u64,
     /// Payload bytes that came back and were right, in all.
     pub(crate) bytes_checked: u64,
     /// Messages that were sent and did not come back.
@@ -39,6 +41,7 @@ impl Tally {
             latency,
             done: 0,
             answered: 0,
+            sent: 0,
             bytes_checked: 0,
             unanswered: 0,
             not_sent: 0,
@@ -58,6 +61,7 @@ impl Tally {
         self.connecting.add(&other.connecting).expect("all histograms have the same bounds");
         self.done += other.done;
         self.answered += other.answered;
+        self.sent += other.sent;
         self.bytes_checked += other.bytes_checked;
         self.unanswered += other.unanswered;
         self.not_sent += other.not_sent;

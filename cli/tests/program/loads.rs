@@ -1,6 +1,11 @@
 //! The loads beside the echo's: each small and quick, with its figures, and its bad ends.
 
-use crate::process::{Ended, Server, drivers, run};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener},
+};
+
+use crate::process::{Ended, PATIENCE, Process, Server, command, drivers, run};
 
 /// Asserts that nothing was lost, and gives the object.
 #[track_caller]
@@ -112,4 +117,138 @@ fn several_addresses_of_a_server_share_the_connections() {
     }
     let ended = server.terminate().expect(0);
     assert_eq!(ended.row("sessions accepted"), 21, "{ended:#?}");
+}
+
+// ---- fanout ----
+
+#[track_caller]
+fn all_delivered(ended: Ended) -> serde_json::Value {
+    let object = all_right(ended);
+    let [lines, members, size] = ["lines", "members", "size"].map(|field| number(&object, field));
+    assert!(lines > 0, "{object}");
+    assert_eq!(number(&object, "bytes_checked"), lines * members * size, "{object}");
+    assert_eq!(object["undelivered"], 0, "{object}");
+    object
+}
+
+#[test]
+fn every_member_is_sent_every_line() {
+    for driver in drivers() {
+        for load in [
+            "--members 1 --size 24",
+            "--members 60 --publishers 3 --depth 4",
+            "--members 5 --publishers 4 --threads 3 --depth 2",
+            "--members 4 --depth 60 --size 1000",
+        ] {
+            let ended = run(&format!(
+                "bench fanout --spawn --driver {driver} {load} --duration 0.3 --warmup 0.05 --json"
+            ));
+            let object = all_delivered(ended);
+            assert_eq!(object["driver"], driver, "{object}");
+            assert!(number(&object, "deliveries") > 0, "{object}");
+        }
+    }
+}
+
+#[test]
+fn lines_are_due_at_a_rate() {
+    let ended = run(
+        "bench fanout --spawn --members 10 --publishers 2 --threads 2 --rate 400 --duration 0.5 --warmup 0.1 --json",
+    );
+    let object = all_delivered(ended);
+    // Due in the half second, give or take one at each end, to ten members.
+    let count = object["latency_us"]["count"].as_u64().expect("a number");
+    assert!((1980..=2020).contains(&count), "{object}");
+    assert_eq!((&object["rate"], &object["not_sent"]), (&400.into(), &0.into()), "{object}");
+}
+
+#[test]
+fn the_table_of_a_fanout_has_its_rows() {
+    let ended = run("bench fanout --spawn --members 3 --duration 0.2 --warmup 0").expect(0);
+    for row in ["deliveries/s", "lines/s", "latency p99.9", "bytes checked"] {
+        assert!(ended.output.contains(row), "`{row}` is missing: {ended:#?}");
+    }
+    assert_eq!(ended.row("lines delivered"), 3 * ended.row("lines published"), "{ended:#?}");
+    assert_eq!(ended.row("connections opened"), 4, "{ended:#?}");
+}
+
+#[test]
+fn two_fanouts_share_a_chat() {
+    let server = Server::spawn(command("serve chat 127.0.0.1:0"));
+    let load = format!("bench fanout --addr {} --members 5 --duration 0.3 --warmup 0 --json", server.address);
+    let runs = [Process::start(&load), Process::start(&load)];
+    for run in runs {
+        all_delivered(run.end());
+    }
+    let ended = server.terminate().expect(0);
+    assert_eq!(ended.row("sessions accepted"), 12, "{ended:#?}");
+}
+
+#[test]
+fn members_that_are_thrown_out_are_a_failure() {
+    // Two of six have no place.
+    let server = Server::spawn(command("serve chat 127.0.0.1:0 --sessions-max 4"));
+    let ended = run(&format!("bench fanout --addr {} --members 5 --duration 1000", server.address));
+    ended.expect_error(1, &["connections", &server.address, "2 of 6"]);
+}
+
+/// A chat for one member and one publisher, which hands `change` each line that was published, and its number.
+fn wrong_chat(change: impl Fn(usize, &str) -> String + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        let mut people: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut stream, _) = listener.accept().expect("the loader connects");
+                stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+                let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
+                let mut asked = |what: &str| {
+                    let line = lines.next().expect("a line").expect("a line");
+                    line.strip_prefix(what).expect("what is asked first").to_owned()
+                };
+                let name = asked("/nick ");
+                writeln!(stream, "* you are {name}").expect("taken");
+                let room = asked("/join ");
+                writeln!(stream, "* you are in {room} with 1 others").expect("taken");
+                (name, stream, lines)
+            })
+            .collect();
+        people.sort_by(|one, other| one.0.cmp(&other.0));
+        let [(_, member, _), (name, _, lines)] = &mut people[..] else { unreachable!("there are two") };
+        for (number, line) in lines.map_while(Result::ok).enumerate() {
+            // The loader may have seen enough and gone.
+            let _ = member.write_all(change(number, &format!("{name}: {line}\n")).as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn lines_that_are_lost_doubled_or_changed_are_seen() {
+    let fanout = |change: fn(usize, &str) -> String| {
+        let address = wrong_chat(change);
+        run(&format!("bench fanout --addr {address} --members 1 --depth 4 --duration 0.3 --warmup 0"))
+    };
+    fanout(|_, line| line.to_owned()).expect(0);
+    let not_what_was_sent = "what was delivered is not what was sent: member 1 was sent";
+    let lost = fanout(|number, line| if number == 7 { String::new() } else { line.to_owned() });
+    lost.expect_error(1, &[not_what_was_sent, "line 8 of publisher 0, and not line 7"]);
+    let doubled = fanout(|number, line| line.repeat(if number == 5 { 2 } else { 1 }));
+    doubled.expect_error(1, &[not_what_was_sent, "line 5 of publisher 0, and not line 6"]);
+    let cut = fanout(|number, line| if number == 3 { line.replace('\n', "x\n") } else { line.to_owned() });
+    cut.expect_error(1, &[not_what_was_sent, "43 bytes in line 3"]);
+    let changed = fanout(|number, line| match number {
+        2 => format!("{}\u{1}\n", &line[..line.len() - 2]),
+        _ => line.to_owned(),
+    });
+    changed.expect_error(1, &[not_what_was_sent, "of publisher 0 byte 125 of its stream", "seen 0x01"]);
+    let stranger = fanout(|_, line| line.replacen('p', "q", 1));
+    stranger.expect_error(1, &[not_what_was_sent, "what no publisher sent"]);
+}
+
+#[test]
+fn another_server_than_a_chat_is_no_chat() {
+    let server = Server::start("--codec lines");
+    let ended = run(&format!("bench fanout --addr {} --members 2 --duration 1", server.address));
+    ended.expect_error(1, &["what no publisher sent: /nick"]);
 }

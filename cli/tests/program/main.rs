@@ -5,6 +5,7 @@
 //! had from a test, so the answer to it is tested in the driver's crate.
 
 mod bench;
+mod chat;
 mod connect;
 #[cfg(target_os = "linux")]
 mod fallback;

@@ -44,6 +44,15 @@ fn wrong_command_lines_exit_with_2() {
         "bench idle --connections 100001",
         "bench idle --depth 5",
         "bench idle --addr 127.0.0.1:1 --spawn",
+        "bench fanout --members 0",
+        "bench fanout --publishers 1001",
+        "bench fanout --size 23",
+        "bench fanout --size 1001",
+        "bench fanout --rate 5 --depth 2",
+        "bench fanout --addr 127.0.0.1:1 --spawn",
+        "serve chat --login-timeout 0",
+        "serve chat --queue-max 100",
+        "serve chat --shards 2",
         "connect",
         "connect 127.0.0.1:1 --codec json",
         "connect 127.0.0.1:1 --patience 0",
@@ -67,6 +76,10 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
         ("bench echo --threads 65 --connections 64", "more than --connections"),
         ("bench echo --addr 127.0.0.1:1 --addr nonsense", "`nonsense` is not an address"),
         ("bench idle --codec size-kind --size 65532", "at most 65531"),
+        ("serve chat nonsense", "`nonsense` is not an address"),
+        ("bench fanout --addr nonsense", "`nonsense` is not an address"),
+        ("bench fanout --threads 7 --members 5", "more than the members"),
+        ("bench fanout --publishers 1000 --members 20000", "under way"),
         ("bench idle --threads 65 --connections 64", "more than --connections"),
         ("bench echo --size 16777216 --depth 4096", "in flight"),
         ("bench echo --connections 100000 --size 1 --depth 4096", "in flight"),
@@ -78,9 +91,15 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
 
 #[test]
 fn help_tells_the_exit_codes_and_version_the_version() {
-    for arguments in
-        ["--help", "serve echo --help", "bench echo --help", "bench idle --help", "connect --help"]
-    {
+    for arguments in [
+        "--help",
+        "serve echo --help",
+        "bench echo --help",
+        "bench idle --help",
+        "connect --help",
+        "serve chat --help",
+        "bench fanout --help",
+    ] {
         assert!(run(arguments).expect(0).output.contains("Exit codes:"), "{arguments}");
     }
     let version = run("--version").expect(0).output;

@@ -1,19 +1,18 @@
 //! `anyport serve`: a server, what it says when it starts, and what it counted when it ends.
 
+mod chat;
+mod echo;
+
 use std::{
     io::Read,
-    marker::PhantomData,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use anyport::{
-    CloseReason, Codec, Counters, DriverConfig, Engine, Frame, Handler, Limits, Lines, Raw, Running,
-    SendMarks, Server, Session, SizeKind, Stop,
-};
+use anyport::{CloseReason, Counters, DriverConfig, Engine, Handler, Limits, Running, Server, Spread, Stop};
 
 use crate::{
-    args::{CodecName, ServeEcho, SpreadName, typed},
+    args::{Hosting, Serve, SpreadName, typed},
     exit::{Failure, Outcome},
     output::{Table, count, grouped, remark, say},
 };
@@ -24,18 +23,63 @@ pub(crate) const FRAME_SIZE_MAX: u64 = 65_535;
 /// Most sessions if nothing is asked for.
 const SESSIONS_MAX: u64 = 100_000;
 
-/// Runs an echo server until it is stopped.
-pub(crate) fn echo(options: &ServeEcho) -> Outcome {
-    let frame_size_max = options.frame_size_max.unwrap_or(FRAME_SIZE_MAX) as usize;
-    match options.codec {
-        CodecName::Raw if options.frame_size_max.is_some() => {
-            let text = "--frame-size-max means nothing to --codec raw: choose lines or size-kind";
-            Err(Failure::Usage(text.to_owned()))
-        }
-        CodecName::Raw => run(options, Raw),
-        CodecName::Lines => run(options, Lines::new(frame_size_max)),
-        CodecName::SizeKind => run(options, SizeKind::new(largest_frame(frame_size_max as u64)?)),
+/// Runs a server until it is stopped.
+pub(crate) fn serve(service: &Serve) -> Outcome {
+    match service {
+        Serve::Echo(options) => echo::echo(options),
+        Serve::Chat(options) => chat::chat(options),
     }
+}
+
+/// What is served, and where.
+struct Service<'a> {
+    hosting: &'a Hosting,
+    listen: &'a str,
+    shards: Option<u64>,
+    spread: Spread,
+    /// What it is, for the start lines.
+    what: String,
+    /// What to do with it, given its address.
+    hints: &'a dyn Fn(&str) -> String,
+}
+
+impl Hosting {
+    fn limits(&self) -> Limits {
+        Limits {
+            sessions_max: self.sessions_max.unwrap_or(SESSIONS_MAX) as usize,
+            drain_deadline: self.drain_deadline,
+            ..Limits::default()
+        }
+    }
+}
+
+fn run<H: Handler>(
+    service: &Service,
+    codec: H::Codec,
+    limits: Limits,
+    make: impl Fn(usize) -> H + Send + Sync + 'static,
+) -> Outcome {
+    let hosting = service.hosting;
+    let server = Server::bind(service.listen, codec).limits(limits);
+    let mut engine = Engine::new()?
+        .driver(hosting.common.driver.into())
+        .driver_config(driver_config(hosting.sessions_max.unwrap_or(SESSIONS_MAX)))
+        .pin_shards(hosting.common.pin)
+        .spread(service.spread);
+    if let Some(shards) = service.shards {
+        engine = engine.shards(shards as usize)?;
+    }
+    let engine = engine.serve(server, make)?;
+    drain_on_signal(engine.stopper(), hosting.drain_deadline)?;
+    if hosting.until_input_ends {
+        drain_when_input_ends(engine.stopper())?;
+    }
+    let mut running = engine.start()?;
+    check_room(hosting, &running)?;
+    greet(service, &running)?;
+    let ended = running.wait();
+    say(summary(&running.counters(0)))?;
+    Ok(ended?)
 }
 
 /// The largest frame of size and kind, if there can be one of this size.
@@ -43,57 +87,6 @@ pub(crate) fn largest_frame(size: u64) -> Outcome<u16> {
     let wrong =
         || Failure::Usage("--frame-size-max must be from 4 to 65535 with --codec size-kind".to_owned());
     u16::try_from(size).ok().filter(|size| *size >= 4).ok_or_else(wrong)
-}
-
-/// Sends every frame back, with its kind.
-struct Echo<C>(PhantomData<C>);
-
-impl<C: Codec> Handler for Echo<C> {
-    type State = ();
-    type Codec = C;
-
-    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
-        session.send_frame(frame);
-    }
-}
-
-fn run<C: Codec>(options: &ServeEcho, codec: C) -> Outcome {
-    let limits = limits(options, codec.frame_size_max());
-    let server = Server::bind(&options.listen, codec).limits(limits);
-    let mut engine = Engine::new()?
-        .driver(options.common.driver.into())
-        .driver_config(driver_config(options.sessions_max.unwrap_or(SESSIONS_MAX)))
-        .pin_shards(options.common.pin)
-        .spread(options.spread.into());
-    if let Some(shards) = options.shards {
-        engine = engine.shards(shards as usize)?;
-    }
-    let engine = engine.serve(server, |_shard| Echo::<C>(PhantomData))?;
-    drain_on_signal(engine.stopper(), options.drain_deadline)?;
-    if options.until_input_ends {
-        drain_when_input_ends(engine.stopper())?;
-    }
-    let mut running = engine.start()?;
-    check_room(options, &running)?;
-    greet(options, &running)?;
-    let ended = running.wait();
-    say(summary(&running.counters(0)))?;
-    Ok(ended?)
-}
-
-fn limits(options: &ServeEcho, frame_size_max: usize) -> Limits {
-    let marks = SendMarks::default();
-    // Reading stops above the high mark, so the queue holds at most that and one frame more: a peer that asks
-    // faster than it reads is slowed down and never closed for it. Raw frames are no larger than what one
-    // receive delivers.
-    let largest = if frame_size_max == usize::MAX { 0 } else { frame_size_max };
-    Limits {
-        sessions_max: options.sessions_max.unwrap_or(SESSIONS_MAX) as usize,
-        idle_timeout: options.idle_timeout,
-        drain_deadline: options.drain_deadline,
-        send: SendMarks { queue_max_bytes: marks.queue_max_bytes + largest, ..marks },
-        ..Limits::default()
-    }
 }
 
 /// A driver that has room for every session, wherever the system puts it.
@@ -104,9 +97,9 @@ pub(crate) fn driver_config(sessions: u64) -> DriverConfig {
 }
 
 /// More sessions than the system lets the process have were asked for: say so now, not when they come.
-fn check_room(options: &ServeEcho, running: &Running) -> Outcome {
+fn check_room(hosting: &Hosting, running: &Running) -> Outcome {
     let possible = running.sessions_possible();
-    match options.sessions_max {
+    match hosting.sessions_max {
         // Both are of systems with such a limit: Windows has none.
         None if possible == 0 => Err(Failure::Run(
             "the limit on open files leaves no room for a session: raise it (ulimit -n)".to_owned(),
@@ -120,23 +113,20 @@ fn check_room(options: &ServeEcho, running: &Running) -> Outcome {
     }
 }
 
-fn greet(options: &ServeEcho, running: &Running) -> Outcome {
+fn greet(service: &Service, running: &Running) -> Outcome {
     let (driver, reason) = running.driver();
-    let address = running.address(0).map_or_else(|| options.listen.clone(), |address| address.to_string());
-    let codec = typed(options.codec);
-    let load = match options.codec {
-        CodecName::Raw => String::new(),
-        _ => format!(" --codec {codec}"),
-    };
+    let address = running.address(0).map_or_else(|| service.listen.to_owned(), |address| address.to_string());
     say(format_args!(
         "driver {driver}: {reason}\n\
          {}, connections spread by {}, room for {} sessions\n\
-         listening on {address} (echo, {codec})\n\
+         listening on {address} ({})\n\
          Ctrl-C drains and stops; a second one aborts\n\
-         load it with: anyport bench echo --addr {address}{load}",
+         {}",
         count(running.shards() as u64, "shard"),
         typed(SpreadName::from(running.spread())),
-        grouped(running.sessions_possible().min(options.sessions_max.unwrap_or(SESSIONS_MAX))),
+        grouped(running.sessions_possible().min(service.hosting.sessions_max.unwrap_or(SESSIONS_MAX))),
+        service.what,
+        (service.hints)(&address),
     ))
 }
 
