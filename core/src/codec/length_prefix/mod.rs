@@ -114,7 +114,7 @@ impl Layout {
         let field = bytes.get(self.lead.len()..).unwrap_or_default();
         let big = self.endian == Endian::Big;
         let length = match self.width {
-            LengthWidth::Varint => return self.read_varint(bytes, field),
+            LengthWidth::Varint => return self.read_varint(field),
             LengthWidth::U8 => field.first().map(|&byte| u64::from(byte)),
             LengthWidth::U16 => field.first_chunk().map(|&field| {
                 u64::from(if big { u16::from_be_bytes(field) } else { u16::from_le_bytes(field) })
@@ -137,11 +137,11 @@ impl Layout {
     }
 
     #[inline]
-    fn read_varint(&self, bytes: &[u8], field: &[u8]) -> Result<Length, FrameError> {
+    fn read_varint(&self, field: &[u8]) -> Result<Length, FrameError> {
         match varint::read(field, self.length_bytes_max) {
             Varint::Number(length, length_bytes) => Ok(Length::Whole(length, length_bytes)),
-            // At least one byte of the length must still come.
-            Varint::Cut => Ok(Length::Cut { missing: self.lead.len().saturating_sub(bytes.len()) + 1 }),
+            // Unknown: to be asked again for each byte of it would cost more than to be shown what follows as well.
+            Varint::Cut => Ok(Length::Cut { missing: 0 }),
             Varint::Overlong if planted(Bug::OverlongVarintTaken) => Ok(Length::Whole(0, 1)),
             Varint::Overlong => {
                 Err(FrameError::Malformed("its length is written longer than it needs to be"))
