@@ -120,6 +120,11 @@ pub(crate) fn messages<'a>(bytes: &'a [u8]) -> Vec<Frame<'a>> {
     std::iter::from_fn(&mut message).collect()
 }
 
+/// The same without kinds, for codecs that carry none.
+pub(crate) fn bodies(bytes: &[u8]) -> Vec<Frame<'_>> {
+    messages(bytes).into_iter().map(|message| Frame { kind: 0, ..message }).collect()
+}
+
 /// Encodes those messages that the codec carries, and says where each ends. `overhead` is what the codec adds to a
 /// body: exactly those are refused that are larger than the limit with it.
 pub(crate) fn encode<'a>(
@@ -127,16 +132,30 @@ pub(crate) fn encode<'a>(
     overhead: usize,
     messages: &[Frame<'a>],
 ) -> (Vec<u8>, Vec<(Frame<'a>, usize)>) {
+    let limit = codec.frame_size_max();
+    encode_as(codec, messages, |message| match message.body.len() + overhead {
+        size if size > limit => Err(FrameError::TooLarge { size, limit }),
+        size => Ok(size),
+    })
+}
+
+/// As [`encode`], for codecs with more to say: `size` is what each message takes, or why it is refused. The text of an
+/// error is the codec's own.
+pub(crate) fn encode_as<'a>(
+    codec: &impl Codec,
+    messages: &[Frame<'a>],
+    size: impl Fn(&Frame<'a>) -> Result<usize, FrameError>,
+) -> (Vec<u8>, Vec<(Frame<'a>, usize)>) {
     let (_, mut encoder) = codec.split();
     let (mut wire, mut carried) = (Vec::new(), Vec::new());
+    let without_text = |error| match error {
+        FrameError::Malformed(_) => FrameError::Malformed(""),
+        other => other,
+    };
     for message in messages {
-        let size = message.body.len() + overhead;
-        if size > codec.frame_size_max() {
-            let refused = Err(FrameError::TooLarge { size, limit: codec.frame_size_max() });
-            assert_eq!(encoder.encoded_size(message), refused);
-            continue;
-        }
-        assert_eq!(encoder.encoded_size(message), Ok(size));
+        let wanted = size(message);
+        assert_eq!(encoder.encoded_size(message).map_err(without_text), wanted, "of {message:?}");
+        let Ok(size) = wanted else { continue };
         encoder.encode(message, &mut wire);
         carried.push((*message, carried.last().map_or(0, |(_, end)| *end) + size));
         assert_eq!(Some(wire.len()), carried.last().map(|(_, end)| *end), "other bytes than it said");

@@ -5,7 +5,7 @@
 //!
 //! | target | shows |
 //! |---|---|
-//! | [`raw`], [`lines`], [`size_kind`] | a codec is what its definition says, however the stream is cut |
+//! | [`raw`], [`lines`], [`delimiter`], [`fixed`], [`length_prefix`], [`size_kind`] | a codec is what its definition says, however the stream is cut |
 //! | [`hostile_codec`] | a codec that answers nonsense costs its session only |
 //! | [`send`] | a batch is the concatenation of what was appended; the pool brings nothing along |
 //! | [`timer_wheel`] | timers fire in order, never early, never twice, and the wheel says when |
@@ -22,8 +22,11 @@ mod input;
 mod memory;
 
 pub mod connection;
+pub mod delimiter;
 pub mod engine;
+pub mod fixed;
 pub mod hostile_codec;
+pub mod length_prefix;
 pub mod lines;
 pub mod raw;
 pub mod send;
@@ -41,10 +44,13 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "connection", run: connection::run },
+    Target { name: "delimiter", run: delimiter::run },
     Target { name: "engine", run: engine::run },
+    Target { name: "fixed", run: fixed::run },
     Target { name: "hostile_codec", run: hostile_codec::run },
+    Target { name: "length_prefix", run: length_prefix::run },
     Target { name: "lines", run: lines::run },
     Target { name: "raw", run: raw::run },
     Target { name: "send", run: send::run },

@@ -23,7 +23,7 @@ macro_rules! replays {
     };
 }
 
-replays! { connection engine hostile_codec lines raw send size_kind slab timer_wheel }
+replays! { connection delimiter engine fixed hostile_codec length_prefix lines raw send size_kind slab timer_wheel }
 
 fn fuzz() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
