@@ -16,7 +16,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use anyport::{DriverChoice, Engine, Frame, Group, Handler, Overflow, Server, Session, SizeKind};
+use anyport::{
+    DriverChoice, Engine, Frame, Group, Handler, Message, MessageError, Overflow, Router, Server, Session,
+    SizeKind,
+};
 
 /// Allocations of the threads that asked to be counted.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -57,11 +60,29 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Echoes, and publishes, on a thread whose allocations count from the first frame of `measure` on.
-#[derive(Default)]
+/// Echoes typed messages that a router finds the method for, and publishes, on a thread whose allocations count from the
+/// first frame of `measure` on.
 struct Echo {
+    routes: &'static Router<Self>,
+    echoed: u64,
     /// Looked up once: that costs an allocation.
     everyone: Option<Group>,
+}
+
+/// A body that is decoded and encoded again.
+struct Payload<'a>(&'a [u8; BODY]);
+
+impl Message for Payload<'_> {
+    const KIND: u16 = 0;
+    type Of<'a> = Payload<'a>;
+
+    fn decode(body: &[u8]) -> Result<Payload<'_>, MessageError> {
+        Ok(Payload(body.try_into()?))
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0);
+    }
 }
 
 /// The kind of the frame that switches counting on for the shard's thread.
@@ -73,11 +94,13 @@ const PUBLISH: u16 = 3;
 /// Goes to everyone in the group, as the newest value of the sender's key.
 const VALUE: u16 = 4;
 
-impl Handler for Echo {
-    type State = ();
-    type Codec = SizeKind;
+impl Echo {
+    fn payload(&mut self, session: &mut Session<Self>, Payload(body): Payload) {
+        self.echoed += 1;
+        session.send_message(&Payload(body));
+    }
 
-    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+    fn other(&mut self, session: &mut Session<Self>, frame: Frame) {
         if frame.kind == MEASURE {
             COUNTED.set(true);
         }
@@ -97,6 +120,15 @@ impl Handler for Echo {
                 session.send_frame(frame);
             }
         }
+    }
+}
+
+impl Handler for Echo {
+    type State = ();
+    type Codec = SizeKind;
+
+    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+        self.routes.dispatch(self, session, frame);
     }
 }
 
@@ -152,10 +184,15 @@ const DRIVERS: [DriverChoice; 1] = [DriverChoice::Iocp];
 /// One test for all drivers: the counter is one for the process.
 #[test]
 fn a_million_echoes_allocate_nothing() {
+    let routes = Router::new().on::<Payload>(Echo::payload).unknown(Echo::other).leak();
     for driver in DRIVERS {
         let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
         let server = Server::bind("127.0.0.1:0", SizeKind::default());
-        let running = engine.serve(server, |_| Echo::default()).unwrap().start().unwrap();
+        let running = engine
+            .serve(server, move |_| Echo { routes, echoed: 0, everyone: None })
+            .unwrap()
+            .start()
+            .unwrap();
         let address = running.address(0).unwrap();
         let connect = |_| {
             let peer = TcpStream::connect(address).unwrap();

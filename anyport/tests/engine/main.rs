@@ -7,6 +7,7 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 #[macro_use]
 mod support;
 
+mod codecs;
 mod end;
 mod files;
 mod frames;
