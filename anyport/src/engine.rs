@@ -22,10 +22,12 @@ use crate::{
     error::{Error, Result},
     group::Registry,
     handler::Handler,
+    logic_pool::{PoolConfig, PoolCounters},
+    offload::Desk,
     remote::{Mail, Mailbox, Remote, mailbox},
     service::{Client, Role, Server, ServiceKind, resolve},
     shard_loop::ShardLoop,
-    stop::Stop,
+    stop::{Phase, Stop},
     template::{OnShard, ServiceTemplate, ShardBirth, Template},
 };
 
@@ -64,6 +66,8 @@ pub struct Engine {
     pin: Option<usize>,
     pub(crate) spread: Spread,
     send_budget: Option<Arc<Budget>>,
+    /// Given by the user; without it, the pool is there when it is needed.
+    pub(crate) pool: Option<PoolConfig>,
     pub(crate) services: Vec<Service>,
     pub(crate) stop: Stop,
 }
@@ -89,6 +93,7 @@ impl Engine {
             pin: None,
             spread: Spread::default(),
             send_budget: None,
+            pool: None,
             services: Vec::new(),
             stop: Stop::default(),
         })
@@ -126,6 +131,17 @@ impl Engine {
             return Err(InvalidLimit { limit: "send_budget", rule, value: bytes }.into());
         }
         self.send_budget = Some(Budget::new(bytes));
+        Ok(self)
+    }
+
+    /// Sizes of the pool that [`Session::offload`](crate::Session::offload) hands work to. Its threads start with the
+    /// engine then; without this, they start with the first work, and an engine that offloads nothing has none.
+    ///
+    /// # Errors
+    /// If there are fewer threads than may run at once, or `queue_max` is zero.
+    pub fn pool(mut self, config: PoolConfig) -> Result<Self> {
+        config.validate()?;
+        self.pool = Some(config);
         Ok(self)
     }
 
@@ -302,7 +318,7 @@ impl Engine {
     ///
     /// # Errors
     /// If there is no service, the driver cannot be had or cannot spread connections as asked, an address cannot
-    /// be listened on, or a thread cannot be started. Nothing is left running then.
+    /// be listened on, or a thread, the pool's included, cannot be started. Nothing is left running then.
     pub fn start(self) -> Result<Running> {
         if self.services.is_empty() {
             return Err(Error::NoServices);
@@ -316,11 +332,16 @@ impl Engine {
         let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
         let hands_over = spread == Spread::HandOver && self.shards > 1;
         let possible = probe::connections_possible(chosen.kind, self.config, self.shards, hands_over);
+        let desk = Desk::with_threads(self.pool.unwrap_or_default());
+        if self.pool.is_some() {
+            desk.start().map_err(Error::Pool)?;
+        }
         let mut running = Running {
             chosen,
             spread,
             possible,
             stop: self.stop,
+            desk: Arc::new(desk),
             threads: Vec::new(),
             addresses: vec![None; templates.len()],
             kinds: self.services.iter().map(|service| service.kind).collect(),
@@ -339,6 +360,7 @@ impl Engine {
                 addresses: running.addresses.clone(),
                 stop: running.stop.clone(),
                 seed,
+                desk: Arc::clone(&running.desk),
             };
             match plan.spawn() {
                 Ok((thread, addresses)) => {
@@ -371,6 +393,7 @@ pub(crate) struct ShardPlan {
     pub(crate) stop: Stop,
     /// What chance is drawn from.
     pub(crate) seed: u64,
+    pub(crate) desk: Arc<Desk>,
 }
 
 type ShardThread = JoinHandle<Result<()>>;
@@ -470,6 +493,7 @@ impl ShardPlan {
                 now: driver.now(),
                 seed: self.seed,
                 waker: driver.waker(),
+                desk: Arc::clone(&self.desk),
             };
             build(&**template, &birth)
         };
@@ -502,6 +526,7 @@ pub struct Running {
     spread: Spread,
     possible: u64,
     stop: Stop,
+    desk: Arc<Desk>,
     threads: Vec<ShardThread>,
     addresses: Vec<Option<Address>>,
     kinds: Vec<ServiceKind>,
@@ -551,6 +576,11 @@ impl Running {
         Published::sum(self.published.get(service))
     }
 
+    /// What the pool does, and has done. Zeros for an engine that has offloaded nothing.
+    pub fn pool_counters(&self) -> PoolCounters {
+        self.desk.counters()
+    }
+
     /// A handle that ends the engine from any thread.
     pub fn stopper(&self) -> Stop {
         self.stop.clone()
@@ -590,6 +620,8 @@ impl Running {
                 first = result;
             }
         }
+        // Last: what sessions offloaded as they ended is done, too.
+        self.desk.stop(self.stop.phase() == Phase::Abort);
         first
     }
 

@@ -67,6 +67,8 @@ pub enum Error {
         /// What happened.
         source: io::Error,
     },
+    /// The threads of the pool could not be started.
+    Pool(io::Error),
     /// The process already has a handler for termination signals.
     Signals(String),
 }
@@ -115,6 +117,11 @@ impl fmt::Display for Error {
                 write!(f, "cannot append to {path}: {source}: {}", explain_file(source))
             }
             Self::Shard { shard, source } => write!(f, "shard {shard} failed: {source}"),
+            Self::Pool(source) => write!(
+                f,
+                "cannot start the threads of the pool: {source}: ask for fewer with Engine::pool, or raise the \
+                 limit on threads (ulimit -u)"
+            ),
             Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
         }
     }
@@ -190,6 +197,7 @@ impl std::error::Error for Error {
             | Self::Listen { source, .. }
             | Self::Driver(source)
             | Self::File { source, .. }
+            | Self::Pool(source)
             | Self::Shard { source, .. } => Some(source),
             Self::Limit(limit) => Some(limit),
             _ => None,

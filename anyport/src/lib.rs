@@ -28,6 +28,7 @@
 //! | know why a session ended | [`CloseReason`], [`Counters`] |
 //! | reach a session from another thread | [`Remote`] |
 //! | append to a file without waiting for a disk | [`AppendFile`], [`Shard::append`], [`LogFile`] |
+//! | call what blocks, or computes for long | [`Session::offload`], [`PoolConfig`], [`CompletionPort`] |
 //! | start and stop | [`Engine`], [`Running`], [`Stop`] |
 
 #![forbid(unsafe_code)]
@@ -45,9 +46,11 @@ mod error;
 mod group;
 mod handler;
 mod log_limit;
+mod logic_pool;
 mod message;
 #[cfg(all(loom, test))]
 mod models;
+mod offload;
 mod remote;
 mod router;
 mod service;
@@ -81,6 +84,8 @@ pub use anyport_driver::machine::{ConsoleKey, interrupt};
 pub use anyport_driver::{
     Address, DriverChoice, DriverConfig, DriverKind, PeerAddress, SocketOptions, numbered,
 };
+/// Threads that take packets: what the pool stands on, and of use without an engine.
+pub use anyport_driver::{CompletionPort, PortConfig, PortCounters, PortError, WaitEnd, blocking};
 
 pub use append_file::{AppendFile, AppendRefusal, Appended, FileEvent, FileId, LogFile};
 pub use backoff::Backoff;
@@ -90,7 +95,9 @@ pub use engine::{Engine, Running, Spread};
 pub use error::{Error, Result};
 pub use group::{Group, GroupInfo, Reach};
 pub use handler::{ConnectFailure, Handler, Pressure, Reconnect, TimerKey};
+pub use logic_pool::{PoolConfig, PoolCounters};
 pub use message::{Message, MessageError};
+pub use offload::OffloadError;
 pub use remote::Remote;
 pub use router::Router;
 pub use service::{Client, Server, ServiceKind};

@@ -25,7 +25,11 @@
 //! What goes wrong on a network is drawn by [`Faults`] from the same seed. [`SimEngine::check`] looks whether the
 //! engine keeps its own rules; it is worth calling in a test of a handler too, because a breach there is our bug.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyport_driver::{Address, DriverKind, sim::Sim};
 
@@ -37,8 +41,10 @@ use crate::{
     counters::{Counters, Published},
     engine::{Engine, ShardPlan, Spread},
     error::{Error, Result},
+    logic_pool::PoolCounters,
+    offload::{Desk, OffloadError},
     shard_loop::ShardLoop,
-    stop::Stop,
+    stop::{Phase, Stop},
 };
 
 /// Turns and moves of the clock that [`SimEngine::stop`] allows for each of its phases.
@@ -69,6 +75,7 @@ impl Engine {
             addresses: vec![None; templates.len()],
             published: self.services.into_iter().map(|service| service.published).collect(),
             stop: self.stop,
+            desk: Arc::new(Desk::simulated(self.pool.unwrap_or_default())),
             turns_at_once: 0,
         };
         for shard in 0..self.shards {
@@ -82,6 +89,7 @@ impl Engine {
                 addresses: engine.addresses.clone(),
                 stop: engine.stop.clone(),
                 seed: net.seed(),
+                desk: Arc::clone(&engine.desk),
             };
             let mut running = plan.build(net.driver(self.config), |template, birth| template.on_sim(birth));
             for (known, bound) in engine.addresses.iter_mut().zip(running.start()?) {
@@ -114,6 +122,7 @@ pub struct SimEngine {
     addresses: Vec<Option<Address>>,
     published: Vec<Vec<Arc<Published>>>,
     stop: Stop,
+    desk: Arc<Desk>,
     /// Turns since the clock moved by itself.
     turns_at_once: u32,
 }
@@ -140,6 +149,11 @@ impl SimEngine {
         Published::sum(self.published.get(service))
     }
 
+    /// What the pool does, and has done.
+    pub fn pool_counters(&self) -> PoolCounters {
+        self.desk.counters()
+    }
+
     /// A handle that ends the engine.
     pub fn stopper(&self) -> Stop {
         self.stop.clone()
@@ -164,6 +178,7 @@ impl SimEngine {
         // What is due at this moment happens first.
         self.net.advance(Duration::ZERO);
         let now = self.net.now();
+        self.do_offloaded(now);
         let has_work =
             |shard: &ShardLoop<Sim>| shard.io().has_work() || shard.due_at().is_some_and(|due| due <= now);
         let busy = self.running().filter(|(_, shard)| has_work(shard)).count();
@@ -179,7 +194,7 @@ impl SimEngine {
             self.turn(shard);
             return Step::Turn(shard);
         }
-        let timers = self.running().filter_map(|(_, shard)| shard.due_at());
+        let timers = self.running().filter_map(|(_, shard)| shard.due_at()).chain(self.offloaded_due_at());
         let timer = timers.min().map(|due| due.saturating_duration_since(now));
         let Some(next) = timer.into_iter().chain(self.net.next_event_in()).min() else {
             return Step::Rest;
@@ -200,6 +215,43 @@ impl SimEngine {
         let over = running.turn_at_once().expect("the simulator's wait does not fail");
         if over {
             self.shards[shard] = None;
+            if self.is_finished() {
+                self.end_offloaded();
+            }
+        }
+    }
+
+    // ---- offloaded work ----
+
+    /// Does what is due, on this thread; results come in by the mailboxes. Work that hands in more is not met here:
+    /// only handlers can.
+    fn do_offloaded(&mut self, now: Instant) {
+        let simulated = || self.desk.lock_simulated().expect("a simulated engine has a simulated pool");
+        simulated().plan(now, |max| self.net.draw(max));
+        loop {
+            // Not locked while it runs: it is the user's.
+            let Some(work) = simulated().take_due(now) else { return };
+            let in_order = work.run();
+            simulated().count_done(in_order);
+        }
+    }
+
+    fn offloaded_due_at(&self) -> Option<Instant> {
+        self.desk.lock_simulated()?.due_at()
+    }
+
+    /// The engine has ended: what was accepted is done, as the threads of a real one would; or dropped if it was aborted.
+    fn end_offloaded(&mut self) {
+        let simulated = || self.desk.lock_simulated().expect("a simulated engine has a simulated pool");
+        let left = simulated().take_all();
+        for work in left {
+            if self.stop.phase() == Phase::Abort {
+                work.refuse(OffloadError::Cancelled);
+                simulated().count_cancelled();
+            } else {
+                let in_order = work.run();
+                simulated().count_done(in_order);
+            }
         }
     }
 

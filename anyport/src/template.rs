@@ -14,6 +14,7 @@ use crate::{
     dialing::Places,
     group::Registry,
     handler::Handler,
+    offload::Desk,
     remote::{Mail, Mailbox},
     service::Role,
     service_shard::{Birth, ServiceOnShard, ServiceShard},
@@ -30,6 +31,7 @@ pub(crate) struct ShardBirth {
     /// What chance is drawn from: the simulator's seed, or any number.
     pub(crate) seed: u64,
     pub(crate) waker: anyport_driver::Waker,
+    pub(crate) desk: Arc<Desk>,
 }
 
 pub(crate) type OnShard<D> = Box<dyn ServiceOnShard<D>>;
@@ -104,6 +106,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
             mails: self.mails.clone(),
             groups: Arc::clone(&self.groups),
             purse: Purse::new(self.budgets.clone(), self.shards),
+            desk: Arc::clone(&birth.desk),
             live: Arc::clone(&self.live),
             places: Arc::clone(&self.places),
             published: Arc::clone(&self.published[shard]),

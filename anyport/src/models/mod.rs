@@ -23,6 +23,8 @@ use anyport_driver::{
 use crate::{
     counters::{Counters, Live, Published},
     handler::Handler,
+    logic_pool::PoolConfig,
+    offload::Desk,
     remote::{Mail, Mailbox, Remote, mailbox},
     service::Role,
     service_shard::{Birth, ServiceShard},
@@ -210,6 +212,7 @@ impl World {
                 stop: stop.clone(),
                 jobs: mailbox.open(driver.waker()),
                 hand_to,
+                desk: Arc::new(Desk::with_threads(PoolConfig::default())),
                 live,
                 published,
                 now: driver.now(),

@@ -36,6 +36,7 @@ impl<H: Handler> ServiceShard<H> {
         }
         if let Some(mut slot) = self.local.sessions.remove(key) {
             slot.reassembly.release(&mut self.local.pool);
+            self.local.offloads.forget(key);
             if let Some(mut timers) = slot.timers.take() {
                 timers.clear(&mut self.local.wheel);
             }

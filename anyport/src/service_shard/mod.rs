@@ -7,6 +7,7 @@ mod end;
 mod files;
 mod flush;
 mod jobs;
+mod offload;
 mod receive;
 mod timers;
 
@@ -33,6 +34,7 @@ use crate::{
     group::{GroupTable, Registry},
     handler::Handler,
     log_limit::LogLimit,
+    offload::{Desk, Offloads},
     remote::{Job, Mail},
     service::Role,
     session::{Local, TimerEvent, TimerTable},
@@ -92,6 +94,8 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) mails: Vec<Mail<H>>,
     pub(crate) groups: Arc<Registry>,
     pub(crate) purse: Purse,
+    /// Where work is handed to the pool.
+    pub(crate) desk: Arc<Desk>,
     pub(crate) live: Arc<Live>,
     pub(crate) places: Arc<Places>,
     pub(crate) published: Arc<Published>,
@@ -124,7 +128,8 @@ pub(crate) struct ServiceShard<H: Handler> {
 impl<H: Handler> ServiceShard<H> {
     pub(crate) fn new(birth: Birth<H>) -> Self {
         let Birth { handler, codec, limits, role, shard, service, stop, jobs, .. } = birth;
-        let Birth { hand_to, mails, groups, purse, live, places, published, seed, shards, now, .. } = birth;
+        let Birth { hand_to, mails, groups, purse, desk, live, places, published, seed, shards, now, .. } =
+            birth;
         let mut pool = ChunkPool::new();
         pool.set_allowance(purse.allowance());
         let dialing = match &role {
@@ -160,6 +165,7 @@ impl<H: Handler> ServiceShard<H> {
                 mails,
                 purse,
                 dialing,
+                offloads: Offloads::new(desk),
             },
             role,
             listener: None,
@@ -299,6 +305,9 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
             io.submit(self.listener_token(), Op::Close { socket });
         }
         self.for_each_key(|this, key| {
+            if this.puts_off_drain(key) {
+                return;
+            }
             this.local.slot(key).connection.drain(CloseReason::Drained);
             if !planted(Bug::DrainNotFlushed) {
                 this.local.mark(key);

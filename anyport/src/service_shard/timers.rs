@@ -33,6 +33,7 @@ impl<H: Handler> ServiceShard<H> {
             match event {
                 TimerEvent::User { owner, key, nth } => self.user_timer(owner, key, nth),
                 TimerEvent::DrainDeadline(key) => {
+                    self.end_put_off_drain(key);
                     if let Some(slot) = self.local.sessions.get_mut(key) {
                         slot.connection.handle_deadline();
                         self.local.mark(key);

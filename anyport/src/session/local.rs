@@ -15,6 +15,7 @@ use crate::{
     dialing::{Dialing, SeatKey},
     group::GroupTable,
     handler::{Handler, TimerKey},
+    offload::Offloads,
     remote::Mail,
     stop::Stop,
 };
@@ -67,6 +68,8 @@ pub(crate) struct Local<H: Handler> {
     /// Every shard's mailbox, its own included.
     pub(crate) mails: Vec<Mail<H>>,
     pub(crate) purse: Purse,
+    /// Work that was handed to the pool.
+    pub(crate) offloads: Offloads,
 }
 
 impl<H: Handler> Local<H> {

@@ -13,5 +13,6 @@ mod files;
 mod frames;
 mod groups;
 mod limits;
+mod offload;
 mod outside;
 mod timers;

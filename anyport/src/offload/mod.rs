@@ -1,0 +1,215 @@
+//! Work off the shard's thread: done by the pool, and told where it was asked for.
+
+mod desk;
+mod simulated;
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use anyport_core::{CloseReason, SlabKey};
+
+pub(crate) use desk::Desk;
+
+use crate::{
+    handler::Handler,
+    logic_pool::Work,
+    remote::{Job, Mail},
+    session::{Local, Session, Shard},
+};
+
+/// Why there is no result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OffloadError {
+    /// As much work waits as may ([`PoolConfig::queue_max`](crate::PoolConfig::queue_max)); this was not begun.
+    Full,
+    /// It panicked, with these words.
+    Panicked(String),
+    /// The engine ended before it began.
+    Cancelled,
+    /// The system has no threads for the pool.
+    NoThreads(String),
+}
+
+impl fmt::Display for OffloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str(
+                "too much offloaded work waits: turn requests away for the moment, or give Engine::pool more \
+                 threads or a larger queue_max",
+            ),
+            Self::Panicked(words) => write!(f, "the offloaded work panicked: {words}"),
+            Self::Cancelled => f.write_str("the engine ended before the offloaded work began"),
+            Self::NoThreads(why) => {
+                write!(f, "the pool's threads cannot be started ({why}): ask for fewer with Engine::pool")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OffloadError {}
+
+/// What a service on a shard knows of its offloaded work. Results come in by the shard's own mailbox.
+pub(crate) struct Offloads {
+    desk: Arc<Desk>,
+    /// Sessions that wait for results; empty for a service that offloads nothing.
+    pending: HashMap<SlabKey, Pending>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Pending {
+    results: u32,
+    /// The engine drains, and the session does so when it has its results.
+    drains: bool,
+}
+
+impl Offloads {
+    pub(crate) fn new(desk: Arc<Desk>) -> Self {
+        Self { desk, pending: HashMap::new() }
+    }
+
+    /// The session has gone; its results are nobody's.
+    #[inline]
+    pub(crate) fn forget(&mut self, key: SlabKey) {
+        if !self.pending.is_empty() {
+            self.pending.remove(&key);
+        }
+    }
+
+    /// True if the session waits for results: it is to drain when it has them.
+    pub(crate) fn put_off_drain(&mut self, key: SlabKey) -> bool {
+        let pending = self.pending.get_mut(&key);
+        pending.map(|pending| pending.drains = true).is_some()
+    }
+
+    /// True if the session was to drain when it had its results. It does not wait for them any longer.
+    pub(crate) fn drain_is_due(&mut self, key: SlabKey) -> bool {
+        self.pending.get_mut(&key).is_some_and(|pending| std::mem::take(&mut pending.drains))
+    }
+
+    fn submit(&self, work: impl Work + 'static) {
+        if let Err((work, why)) = self.desk.submit(Box::new(work)) {
+            work.refuse(why);
+        }
+    }
+}
+
+impl<H: Handler> Local<H> {
+    /// This shard's own mailbox.
+    fn own_mail(&self) -> Mail<H> {
+        self.mails[self.shard as usize].clone()
+    }
+
+    fn result_expected(&mut self, key: SlabKey) {
+        self.offloads.pending.entry(key).or_default().results += 1;
+    }
+
+    /// One result less to wait for; after the handler has had it, which may have offloaded more.
+    fn result_told(&mut self, key: SlabKey) {
+        let Some(pending) = self.offloads.pending.get_mut(&key) else { return };
+        pending.results = pending.results.saturating_sub(1);
+        let Pending { results, drains } = *pending;
+        if results == 0 {
+            self.offloads.pending.remove(&key);
+        }
+        if drains {
+            let connection = &mut self.slot(key).connection;
+            // The handler may have resumed it: nothing is read while the others are waited for.
+            if results == 0 {
+                connection.drain(CloseReason::Drained);
+            } else {
+                connection.pause(true);
+            }
+            self.mark(key);
+        }
+    }
+}
+
+impl<H: Handler> Session<'_, H> {
+    /// Runs `work` on a thread of the engine's [pool](crate::PoolConfig), where it may block and take its time; then
+    /// `then` on this session's own thread, between its other events, with what came of it.
+    ///
+    /// - `then` runs exactly once, never inside this call, and only if it is still the same session. If that has gone,
+    ///   `work` is done all the same, and nothing else: what is saved in [`on_close`](Handler::on_close) is saved.
+    /// - Results come as they are ready, in any order, and not in the order of the calls.
+    /// - If too much waits already, `then` gets [`Full`](OffloadError::Full); if `work` panics,
+    ///   [`Panicked`](OffloadError::Panicked), and nothing else happens to anybody.
+    /// - Frames go on coming meanwhile. A session that can do nothing before it has the result
+    ///   [pauses](Session::pause), and resumes in `then`.
+    /// - While the engine drains, a session that waits for results is not read from any more, and drains when it has
+    ///   them, so that it can still answer; the drain deadline counts from the beginning.
+    ///
+    /// On the simulator, `work` runs on the thread that steps, some µs to ms of virtual time later.
+    pub fn offload<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(&mut H, &mut Session<'_, H>, Result<T, OffloadError>) + Send + 'static,
+    ) {
+        let (id, mail) = (self.id(), self.local.own_mail());
+        self.local.result_expected(self.key);
+        let tell = move |result| {
+            let told = move |handler: &mut H, session: &mut Session<'_, H>| {
+                then(handler, session, result);
+                session.local.result_told(session.key);
+            };
+            // False if the shard has ended: there is nobody to tell.
+            mail.send(Job::Session(id, Box::new(told)));
+        };
+        self.local.offloads.submit(Offloaded { work, tell });
+    }
+}
+
+impl<H: Handler> Shard<'_, H> {
+    /// As [`Session::offload`], for work that is no session's. If the shard has ended, `then` does not run: it does not
+    /// wait for results that no session waits for.
+    pub fn offload<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(&mut H, &mut Shard<'_, H>, Result<T, OffloadError>) + Send + 'static,
+    ) {
+        let mail = self.local.own_mail();
+        let tell = move |result| {
+            let told = move |handler: &mut H, shard: &mut Shard<'_, H>| then(handler, shard, result);
+            mail.send(Job::Shard(Box::new(told)));
+        };
+        self.local.offloads.submit(Offloaded { work, tell });
+    }
+}
+
+/// Work on its way, and whom to tell.
+struct Offloaded<W, F> {
+    work: W,
+    tell: F,
+}
+
+impl<T, W, F> Work for Offloaded<W, F>
+where
+    W: FnOnce() -> T + Send,
+    F: FnOnce(Result<T, OffloadError>) + Send,
+{
+    fn run(self: Box<Self>) -> bool {
+        let Self { work, tell } = *self;
+        let result =
+            catch_unwind(AssertUnwindSafe(work)).map_err(|cause| OffloadError::Panicked(words(cause)));
+        let in_order = result.is_ok();
+        tell(result);
+        in_order
+    }
+
+    fn refuse(self: Box<Self>, why: OffloadError) {
+        (self.tell)(Err(why));
+    }
+}
+
+/// What a panic said.
+fn words(cause: Box<dyn Any + Send>) -> String {
+    match cause.downcast::<String>() {
+        Ok(words) => *words,
+        Err(cause) => cause.downcast_ref::<&str>().map_or_else(String::new, |words| (*words).to_owned()),
+    }
+}
