@@ -14,6 +14,9 @@ pub(crate) enum Bench {
     /// Loads an echo server and checks every byte that comes back
     #[command(after_help = ECHO)]
     Echo(BenchEcho),
+    /// Connects, sends one message, waits for it, closes: over and over
+    #[command(after_help = CHURN)]
+    Churn(BenchChurn),
     /// Holds many sessions that say nothing, and asks each of them at the end
     #[command(after_help = IDLE)]
     Idle(BenchIdle),
@@ -43,6 +46,27 @@ Above 20000 connections one address of the server has too few ports: --spawn tak
 cut_short, messages, messages_per_second, megabytes_per_second, bytes_checked, latency_us {count, min, mean,
 p50, p90, p99, p999, max}, connections_opened, connections_lost {by reason}, unanswered, and for the open loop
 and for think times not_sent and late_max_us.
+
+Exit codes:
+  0  measured (also when Ctrl-C cut it short)
+  1  no server, a wrong byte, lost connections, messages that were not answered
+  2  the command line is wrong";
+
+const CHURN: &str = "\
+Each of --connections lanes opens a connection, sends one message of --size bytes, waits until it is back, ends
+its stream, waits for the server to end it, too, and opens the next one. The time of a cycle is from the connect
+to the last of these.
+
+Open loop (--rate): cycles are due at fixed times, and their time counts from when they were due; one that finds
+no free lane waits for one.
+
+The side that closes first keeps the pair of addresses for a minute (TIME_WAIT), and that is this one: at more
+than 450 cycles a second, 28000 ports are used up after a minute if the system does not reuse them (Linux does,
+after a second).
+
+--json prints one object: codec, connections, size, rate if given, threads, driver, seconds, cut_short, cycles,
+cycles_per_second, latency_us and connect_us {count, min, mean, p50, p90, p99, p999, max}, bytes_checked,
+connections_opened, connections_lost {by reason}, unanswered, and for the open loop not_sent and late_max_us.
 
 Exit codes:
   0  measured (also when Ctrl-C cut it short)
@@ -139,6 +163,33 @@ pub(crate) struct BenchEcho {
     /// Draws the think times
     #[arg(long, value_name = "N", default_value_t = 1, requires = "think")]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct BenchChurn {
+    /// The server
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, conflicts_with = "spawn")]
+    pub(crate) addr: String,
+    /// Lanes: connections at a time, spread over the threads
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = in_range(1..=10_000))]
+    pub(crate) connections: u64,
+    /// Bytes of the message, without header or line end
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = in_range(1..=LONE_SIZE_MAX))]
+    pub(crate) size: u64,
+    /// Where messages begin and end
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = CodecName::Raw)]
+    pub(crate) codec: CodecName,
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
+    pub(crate) duration: Duration,
+    /// How long to run before measuring
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) warmup: Duration,
+    /// Begins cycles at this rate, whether earlier ones are over or not (open loop)
+    #[arg(long, value_name = "CYCLES/S", value_parser = in_range(1..=1_000_000))]
+    pub(crate) rate: Option<u64>,
     #[command(flatten)]
     pub(crate) loading: Loading,
 }

@@ -11,7 +11,7 @@ use anyport::{DriverChoice, Spread};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{Failure, Outcome};
-pub(crate) use bench::{Bench, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
+pub(crate) use bench::{Bench, BenchChurn, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
 pub(crate) use connect::Connect;
 pub(crate) use serve::{Hosting, Serve, ServeChat, ServeEcho};
 

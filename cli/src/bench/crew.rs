@@ -217,6 +217,24 @@ impl Station {
         self.attempted();
     }
 
+    /// A connection ended, as it was to.
+    pub(crate) fn closed(&self) {
+        self.crew.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A connection ended too early, but another will come.
+    pub(crate) fn lost_one(&mut self, reason: CloseReason) {
+        self.tally.lost[reason.index()] += 1;
+        self.closed();
+    }
+
+    /// A connection could not be opened, and no other will be.
+    pub(crate) fn failed_for_all(&self, failure: &ConnectFailure) {
+        self.failed(failure);
+        self.crew.over.store(true, Ordering::Relaxed);
+        self.tell(Event::AllLost);
+    }
+
     /// A connection ended that was to stay.
     pub(crate) fn lost(&mut self, reason: CloseReason) {
         self.tally.lost[reason.index()] += 1;

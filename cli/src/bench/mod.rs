@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `echo`, `idle`, `fanout` | one load each: options checked, the handler that loads, the result |
+//! | `echo`, `churn`, `idle`, `fanout` | one load each: options checked, the handler that loads, the result |
 //! | `crew` | what the main thread and the loaders on the shards have in common |
 //! | `monitor` | the main thread: begins, watches, ends |
 //! | `schedule` | when messages are due, for loads that do not wait for answers |
@@ -10,6 +10,7 @@
 //! | `tally`, `report`, `progress` | counts, and how they are shown |
 //! | `spawn` | a server of its own |
 
+mod churn;
 mod crew;
 mod echo;
 mod fanout;
@@ -28,6 +29,7 @@ use crate::{args::Bench, exit::Outcome};
 pub(crate) fn run(load: &Bench) -> Outcome {
     match load {
         Bench::Echo(options) => echo::run(options),
+        Bench::Churn(options) => churn::run(options),
         Bench::Idle(options) => idle::run(options),
         Bench::Fanout(options) => fanout::run(options),
     }

@@ -39,6 +39,8 @@ pub(crate) struct Run<'a> {
     /// Addresses of the server, which share the connections.
     pub(crate) addresses: &'a [String],
     pub(crate) connections: u64,
+    /// The loaders open their connections themselves, when it has begun.
+    pub(crate) manual: bool,
     pub(crate) limits: Limits,
     pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
@@ -106,7 +108,7 @@ pub(crate) fn run_knowing<L: Loader>(
     let (sender, events) = channel();
     let (threads, services) = (run.loading.threads as usize, run.addresses.len());
     let seats = threads * services;
-    let crew = Arc::new(Crew::new(run.connections, seats));
+    let crew = Arc::new(Crew::new(if run.manual { 0 } else { run.connections }, seats));
     let mut engine = Engine::new()?
         .shards(threads)?
         .driver(run.loading.common.driver.into())
@@ -118,6 +120,7 @@ pub(crate) fn run_knowing<L: Loader>(
     for (service, address) in run.addresses.iter().enumerate() {
         let connections = share(run.connections as usize, service, services);
         let client = Client::to(address, codec.clone()).connections(connections).limits(run.limits);
+        let client = if run.manual { client.manual() } else { client };
         let (crew, to_main, make) = (Arc::clone(&crew), sender.clone(), make.clone());
         let (warmup, end) = (run.warmup, run.warmup + run.duration);
         let make = move |shard| {
@@ -167,6 +170,9 @@ impl<L: Loader> Conductor<'_, L> {
         let length = self.run.warmup + self.run.duration;
         self.each_loader(move |loader, shard| loader.begin(shard, start));
         let waited = self.watch(start, start + length)?;
+        if self.crew.first_failure().is_some() {
+            return Err(Failure::Run(self.not_connected()));
+        }
         let cut_short = matches!(waited, Waited::Interrupted);
         let now = !matches!(waited, Waited::Until);
         let end = Instant::now().saturating_duration_since(start).min(length);
@@ -227,6 +233,9 @@ impl<L: Loader> Conductor<'_, L> {
 
     /// Waits until every connection is ready. False if a signal came first.
     fn connect(&mut self, start: Instant) -> Outcome<bool> {
+        if self.run.manual {
+            return Ok(true);
+        }
         let deadline = start + CONNECT_PATIENCE;
         let mut progress = Progress::new(start, self.run.warmup, self.run.unit);
         let waited = loop {
@@ -271,6 +280,11 @@ impl<L: Loader> Conductor<'_, L> {
             _ => "",
         };
         let fault = failure.fault;
+        if self.run.manual {
+            return format!(
+                "after {opened} connections to {address}, one could not be opened: {fault}{advice}"
+            );
+        }
         format!("only {opened} of {} to {address} opened: {fault}{advice}", count(wanted, "connection"))
     }
 

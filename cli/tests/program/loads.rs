@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use crate::process::{Ended, PATIENCE, Process, Server, command, drivers, run};
+use crate::process::{Ended, PATIENCE, Process, Server, Signal, command, drivers, run};
 
 /// Asserts that nothing was lost, and gives the object.
 #[track_caller]
@@ -49,6 +49,81 @@ fn a_seed_thinks_the_same_on_any_number_of_threads() {
     });
     assert_eq!(counts[0], counts[1]);
     assert_ne!(counts[0], counts[2]);
+}
+
+// ---- churn ----
+
+#[test]
+fn connections_come_and_go() {
+    for driver in drivers() {
+        for load in [
+            "--connections 1",
+            "--codec lines --connections 9 --threads 2 --size 3000",
+            "--codec size-kind --size 1",
+        ] {
+            let ended = run(&format!(
+                "bench churn --spawn --driver {driver} {load} --duration 0.3 --warmup 0.05 --json"
+            ));
+            let object = all_right(ended);
+            let [cycles, opened, size] =
+                ["cycles", "connections_opened", "size"].map(|field| number(&object, field));
+            assert!(cycles > 0 && cycles <= opened, "{object}");
+            assert_eq!(number(&object, "bytes_checked"), opened * size, "{object}");
+            assert_eq!(object["unanswered"], 0, "{object}");
+            assert_eq!((&object["latency_us"]["count"], &object["driver"]), (&cycles.into(), &driver.into()));
+            assert!(object["connect_us"]["p50"].as_f64() <= object["latency_us"]["max"].as_f64(), "{object}");
+        }
+    }
+}
+
+#[test]
+fn every_cycle_is_a_session_of_the_server_that_ended_in_order() {
+    let server = Server::start("--shards 2");
+    let ended = run(&format!("bench churn --addr {} --duration 0.3 --warmup 0 --json", server.address));
+    let opened = number(&all_right(ended), "connections_opened");
+    let ended = server.terminate().expect(0);
+    assert_eq!(
+        ["sessions accepted", "closed: peer_closed"].map(|row| ended.row(row)),
+        [opened; 2],
+        "{ended:#?}"
+    );
+}
+
+#[test]
+fn cycles_are_due_at_a_rate() {
+    let ended =
+        run("bench churn --spawn --connections 20 --threads 2 --rate 300 --duration 0.5 --warmup 0.1 --json");
+    let object = all_right(ended);
+    let count = object["latency_us"]["count"].as_u64().expect("a number");
+    assert!((148..=152).contains(&count), "{object}");
+    assert_eq!((&object["rate"], &object["not_sent"]), (&300.into(), &0.into()), "{object}");
+}
+
+#[test]
+fn the_table_of_a_churn_has_its_rows() {
+    let ended = run("bench churn --spawn --connections 2 --duration 0.2 --warmup 0").expect(0);
+    for row in ["cycles/s", "cycle p50", "connect p99", "bytes checked"] {
+        assert!(ended.output.contains(row), "`{row}` is missing: {ended:#?}");
+    }
+    assert!(ended.row("connections opened") > 0, "{ended:#?}");
+}
+
+#[test]
+fn cycles_that_the_server_ends_are_lost_and_named() {
+    let server = Server::start("--sessions-max 1");
+    let address = &server.address;
+    let ended = run(&format!("bench churn --addr {address} --connections 3 --duration 0.2 --warmup 0"));
+    ended.expect_error(1, &["some connections", address, "were lost", "cycles"]);
+}
+
+#[test]
+fn a_server_that_dies_ends_a_churn() {
+    let mut server = Server::start("");
+    let mut bench =
+        Process::start(&format!("bench churn --addr {} --connections 2 --duration 1000", server.address));
+    bench.until_error("cycles/s");
+    server.process.signal(*Signal::asking().last().expect("one at least"));
+    bench.end().expect_error(1, &["connections to", &server.address, "one could not be opened"]);
 }
 
 // ---- idle ----

@@ -44,6 +44,9 @@ fn wrong_command_lines_exit_with_2() {
         "bench idle --connections 100001",
         "bench idle --depth 5",
         "bench idle --addr 127.0.0.1:1 --spawn",
+        "bench churn --connections 10001",
+        "bench churn --depth 2",
+        "bench churn --addr 127.0.0.1:1 --spawn",
         "bench fanout --members 0",
         "bench fanout --publishers 1001",
         "bench fanout --size 23",
@@ -80,6 +83,8 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
         ("bench fanout --addr nonsense", "`nonsense` is not an address"),
         ("bench fanout --threads 7 --members 5", "more than the members"),
         ("bench fanout --publishers 1000 --members 20000", "under way"),
+        ("bench churn --codec size-kind --size 65532", "at most 65531"),
+        ("bench churn --threads 65 --connections 64", "more than --connections"),
         ("bench idle --threads 65 --connections 64", "more than --connections"),
         ("bench echo --size 16777216 --depth 4096", "in flight"),
         ("bench echo --connections 100000 --size 1 --depth 4096", "in flight"),
@@ -174,7 +179,7 @@ fn a_driver_of_another_system_is_one_line_that_says_what_to_do() {
 #[test]
 fn no_server_is_one_line_that_says_what_to_do() {
     // No port that the system gives to clients: one of 64 connections could meet itself there.
-    for load in ["echo", "idle"] {
+    for load in ["echo", "idle", "churn"] {
         let ended = run(&format!("bench {load} --addr 127.0.0.1:1 --duration 1"));
         let parts = ["no server answers at", "(connection refused)", "`anyport serve echo`", "--spawn"];
         let ended = ended.expect_error(1, &parts);

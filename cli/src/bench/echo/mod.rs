@@ -49,6 +49,7 @@ fn load<C: Codec>(
         loading: &options.loading,
         addresses,
         connections: plan.connections,
+        manual: false,
         limits: plan.limits(),
         warmup: plan.warmup,
         duration: plan.duration,

@@ -113,6 +113,7 @@ pub(crate) fn run(options: &BenchFanout) -> Outcome {
             loading,
             addresses: &addresses[..1],
             connections,
+            manual: false,
             limits: plan.limits(),
             warmup: options.warmup,
             duration: options.duration,

@@ -72,6 +72,7 @@ fn hold<C: Codec>(
         loading: &options.loading,
         addresses,
         connections: plan.connections,
+        manual: false,
         limits: Limits::default(),
         warmup: std::time::Duration::ZERO,
         duration: options.duration,
