@@ -25,6 +25,7 @@ mod bench;
 mod connect;
 mod doctor;
 mod exit;
+mod framing;
 mod logger;
 mod output;
 mod serve;

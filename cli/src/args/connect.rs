@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{CodecName, DriverName, LINE_SIZE_MAX, in_range, seconds};
+use super::{CodecName, DriverName, FRAME_SIZE_MAX, in_range, seconds};
 
 pub(crate) const HELP: &str = "\
-Each line of input is a message. With --codec lines it is the line itself; with --codec size-kind it is a KIND
-from 0 to 65535 and a TEXT, like `7 hello`, or a KIND and bytes in hexadecimal, like `7 #0a0b`; what arrives is
+Each line of input is a message. With --codec lines, delimiter or length-prefix it is the line itself; with
+--codec size-kind it is a KIND from 0 to 65535 and a TEXT, like `7 hello`, or a KIND and bytes in hexadecimal, like `7 #0a0b`; what arrives is
 printed in the same form. With --codec raw the line goes out with its line end, and bytes are printed as they come.
 
 On a terminal, lines are edited and kept in a history (arrows up and down; the file `history` in
@@ -39,6 +39,6 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = super::seconds_above_zero)]
     pub(crate) patience: Duration,
     /// Largest frame that is taken, header or line end included [default: 65535]
-    #[arg(long, value_name = "BYTES", value_parser = in_range(1..=LINE_SIZE_MAX))]
+    #[arg(long, value_name = "BYTES", value_parser = in_range(1..=FRAME_SIZE_MAX))]
     pub(crate) frame_size_max: Option<u64>,
 }

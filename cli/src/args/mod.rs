@@ -96,6 +96,10 @@ pub(crate) enum CodecName {
     Raw,
     /// Text lines
     Lines,
+    /// A zero byte behind each message
+    Delimiter,
+    /// A 32-bit length in network order before each message
+    LengthPrefix,
     /// A header of 16-bit size and kind before each message
     SizeKind,
 }
@@ -105,9 +109,14 @@ impl CodecName {
     pub(crate) fn frame_size(self, size: usize) -> usize {
         match self {
             Self::Raw => size,
-            Self::Lines => size + 1,
-            Self::SizeKind => size + 4,
+            Self::Lines | Self::Delimiter => size + 1,
+            Self::LengthPrefix | Self::SizeKind => size + 4,
         }
+    }
+
+    /// True if some bytes cannot be part of a message: those that end it.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Self::Lines | Self::Delimiter)
     }
 
     /// A message of this size, if there can be one.
@@ -163,8 +172,8 @@ const SHARDS: RangeInclusive<u64> = 1..=256;
 const SESSIONS: RangeInclusive<u64> = 1..=1 << 20;
 /// Largest message of the loader.
 const SIZE_MAX: u64 = 16 << 20;
-/// Room for the largest message and its line end.
-const LINE_SIZE_MAX: u64 = SIZE_MAX + 1;
+/// Room for the largest message and what a codec puts around it.
+const FRAME_SIZE_MAX: u64 = SIZE_MAX + 4;
 /// A year: nothing here runs longer, and every clock can add it.
 const SECONDS_MAX: f64 = 365.0 * 24.0 * 3600.0;
 

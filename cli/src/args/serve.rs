@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::{
-    CodecName, Common, DEFAULT_ADDRESS, DEFAULT_CHAT_ADDRESS, EXIT_CODES, LINE_SIZE_MAX, SESSIONS, SHARDS,
+    CodecName, Common, DEFAULT_ADDRESS, DEFAULT_CHAT_ADDRESS, EXIT_CODES, FRAME_SIZE_MAX, SESSIONS, SHARDS,
     SpreadName, in_range, seconds, seconds_above_zero,
 };
 
@@ -65,7 +65,7 @@ pub(crate) struct ServeEcho {
     #[arg(long, value_name = "HOW", value_enum, default_value_t = SpreadName::Auto)]
     pub(crate) spread: SpreadName,
     /// Largest frame that is taken, header or line end included [default: 65535]
-    #[arg(long, value_name = "BYTES", value_parser = in_range(1..=LINE_SIZE_MAX))]
+    #[arg(long, value_name = "BYTES", value_parser = in_range(1..=FRAME_SIZE_MAX))]
     pub(crate) frame_size_max: Option<u64>,
     #[command(flatten)]
     pub(crate) hosting: Hosting,

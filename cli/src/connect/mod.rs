@@ -27,6 +27,7 @@ use anyport::{
 use crate::{
     args::{CodecName, Connect},
     exit::{Failure, Outcome},
+    framing::{length_prefix, zero_ended},
     output::remark,
     serve::{FRAME_SIZE_MAX, largest_frame},
 };
@@ -46,6 +47,8 @@ pub(crate) fn run(options: &Connect) -> Outcome {
     match options.codec {
         CodecName::Raw => talk(options, &Raw),
         CodecName::Lines => talk(options, &Lines::new(frame_size_max as usize)),
+        CodecName::Delimiter => talk(options, &zero_ended(frame_size_max as usize)),
+        CodecName::LengthPrefix => talk(options, &length_prefix(frame_size_max as usize)?),
         CodecName::SizeKind => talk(options, &SizeKind::new(largest_frame(frame_size_max)?)),
     }
 }

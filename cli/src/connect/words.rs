@@ -17,7 +17,9 @@ pub(crate) struct Message {
 pub(crate) fn parse(codec: CodecName, line: &[u8]) -> Result<Message, &'static str> {
     match codec {
         CodecName::Raw => Ok(Message { kind: 0, body: [line, b"\n"].concat() }),
-        CodecName::Lines => Ok(Message { kind: 0, body: line.to_vec() }),
+        CodecName::Lines | CodecName::Delimiter | CodecName::LengthPrefix => {
+            Ok(Message { kind: 0, body: line.to_vec() })
+        }
         CodecName::SizeKind => parse_kind(line),
     }
 }
@@ -47,7 +49,9 @@ fn parse_hex(digits: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn show(codec: CodecName, frame: &Frame, for_terminal: bool) -> Vec<u8> {
     let mut out = match codec {
         CodecName::Raw if !for_terminal => return frame.body.to_vec(),
-        CodecName::Raw | CodecName::Lines => frame.body.to_vec(),
+        CodecName::Raw | CodecName::Lines | CodecName::Delimiter | CodecName::LengthPrefix => {
+            frame.body.to_vec()
+        }
         CodecName::SizeKind => show_kind(frame),
     };
     if for_terminal {

@@ -8,6 +8,7 @@ use super::{FRAME_SIZE_MAX, Service, largest_frame, run};
 use crate::{
     args::{CodecName, ServeEcho, typed},
     exit::{Failure, Outcome},
+    framing::{length_prefix, zero_ended},
 };
 
 /// Runs an echo server until it is stopped.
@@ -15,11 +16,13 @@ pub(crate) fn echo(options: &ServeEcho) -> Outcome {
     let frame_size_max = options.frame_size_max.unwrap_or(FRAME_SIZE_MAX);
     match options.codec {
         CodecName::Raw if options.frame_size_max.is_some() => {
-            let text = "--frame-size-max means nothing to --codec raw: choose lines or size-kind";
+            let text = "--frame-size-max means nothing to --codec raw: choose another one";
             Err(Failure::Usage(text.to_owned()))
         }
         CodecName::Raw => serve(options, Raw),
         CodecName::Lines => serve(options, Lines::new(frame_size_max as usize)),
+        CodecName::Delimiter => serve(options, zero_ended(frame_size_max as usize)),
+        CodecName::LengthPrefix => serve(options, length_prefix(frame_size_max as usize)?),
         CodecName::SizeKind => serve(options, SizeKind::new(largest_frame(frame_size_max)?)),
     }
 }

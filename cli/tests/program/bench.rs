@@ -22,7 +22,7 @@ fn all_right(ended: Ended) -> serde_json::Value {
 #[test]
 fn every_driver_echoes_every_codec() {
     for driver in drivers() {
-        for codec in ["raw", "lines", "size-kind"] {
+        for codec in ["raw", "lines", "delimiter", "length-prefix", "size-kind"] {
             let common = format!("--driver {driver} --codec {codec}");
             let server = Server::start(&format!("{common} --shards 2"));
             let object = all_right(bench(&server, &format!("{common} --connections 8 --depth 4 --size 100")));

@@ -55,6 +55,16 @@ fn kinds_are_typed_and_printed_as_text_or_digits() {
 }
 
 #[test]
+fn other_framings_carry_lines_too() {
+    for codec in ["delimiter", "length-prefix"] {
+        let server = Server::start(&format!("--codec {codec}"));
+        let ended = connect(&server.address, &format!("--codec {codec} --wait 0.3"), "one\n\ntwo").expect(0);
+        assert_eq!(ended.output, "one\n\ntwo\n", "{codec}: {ended:#?}");
+        assert_eq!(server.terminate().expect(0).row("closed: peer_closed"), 1, "{codec}");
+    }
+}
+
+#[test]
 fn raw_sends_lines_with_their_ends() {
     let server = Server::start("");
     let ended = connect(&server.address, "--codec raw --wait 0.3", "two\nlines\n").expect(0);

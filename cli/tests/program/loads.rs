@@ -131,7 +131,7 @@ fn a_server_that_dies_ends_a_churn() {
 #[test]
 fn idle_sessions_are_held_and_answer_at_the_end() {
     for driver in drivers() {
-        for codec in ["raw", "lines", "size-kind"] {
+        for codec in ["raw", "lines", "delimiter", "length-prefix", "size-kind"] {
             let object = all_right(run(&format!(
                 "bench idle --spawn --driver {driver} --codec {codec} --connections 300 --size 100 --duration 0.2 \
                  --threads 2 --json"

@@ -73,6 +73,7 @@ fn what_the_parser_cannot_see_is_one_line_and_2() {
         ("serve echo --listen 127.0.0.1:70000", "127.0.0.1:70000"),
         ("serve echo --frame-size-max 100", "means nothing to --codec raw"),
         ("serve echo --codec size-kind --frame-size-max 3", "from 4 to 65535"),
+        ("serve echo --codec length-prefix --frame-size-max 3", "at least 4"),
         ("serve echo --codec size-kind --frame-size-max 65536", "from 4 to 65535"),
         ("bench echo --addr nonsense", "`nonsense` is not an address"),
         ("bench echo --codec size-kind --size 65532", "at most 65531"),

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     args::{BenchChurn, CodecName},
     exit::{Failure, Outcome},
+    framing::{length_prefix, zero_ended},
 };
 use loader::ChurnLoader;
 use report::Churned;
@@ -44,6 +45,8 @@ pub(crate) fn run(options: &BenchChurn) -> Outcome {
         let churned = match plan.codec {
             CodecName::Raw => churn(options, plan, &Raw, addresses),
             CodecName::Lines => churn(options, plan, &Lines::new(2 * plan.size + 2), addresses),
+            CodecName::Delimiter => churn(options, plan, &zero_ended(2 * plan.size + 2), addresses),
+            CodecName::LengthPrefix => churn(options, plan, &length_prefix(plan.size + 4)?, addresses),
             CodecName::SizeKind => churn(options, plan, &SizeKind::new(u16::MAX), addresses),
         }?;
         tell(churned.as_ref(), loading.json)
@@ -85,7 +88,7 @@ fn churn<C: Codec>(
         server: "anyport serve echo",
         time_is_up: &mut || {},
     };
-    let pattern = Arc::new(Pattern::new(plan.size, plan.codec == CodecName::Lines));
+    let pattern = Arc::new(Pattern::new(plan.size, plan.codec.is_text()));
     let make = move |station| ChurnLoader::<C>::new(station, plan, Arc::clone(&pattern));
     let ended = monitor::run(run, codec, make)?;
     Ok(ended.map(|ended| Churned { plan, ended }))

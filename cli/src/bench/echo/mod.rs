@@ -18,6 +18,7 @@ use super::{
 use crate::{
     args::{BenchEcho, CodecName},
     exit::Outcome,
+    framing::{length_prefix, zero_ended},
 };
 use loader::EchoLoader;
 use plan::Plan;
@@ -33,6 +34,8 @@ pub(crate) fn run(options: &BenchEcho) -> Outcome {
             CodecName::Raw => load(options, plan, &Raw, addresses),
             // Room for two: a line end that was lost is to be seen as a wrong size.
             CodecName::Lines => load(options, plan, &Lines::new(2 * plan.frame_size()), addresses),
+            CodecName::Delimiter => load(options, plan, &zero_ended(2 * plan.frame_size()), addresses),
+            CodecName::LengthPrefix => load(options, plan, &length_prefix(2 * plan.frame_size())?, addresses),
             CodecName::SizeKind => load(options, plan, &SizeKind::new(u16::MAX), addresses),
         }?;
         tell(echoed.as_ref(), loading.json)
@@ -58,7 +61,7 @@ fn load<C: Codec>(
         server: "anyport serve echo",
         time_is_up: &mut || {},
     };
-    let pattern = Arc::new(Pattern::new(plan.size, plan.codec == CodecName::Lines));
+    let pattern = Arc::new(Pattern::new(plan.size, plan.codec.is_text()));
     let ended =
         monitor::run(run, codec, move |station| EchoLoader::<C>::new(station, plan, Arc::clone(&pattern)))?;
     Ok(ended.map(|ended| Echoed { plan, ended }))

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     args::{BenchIdle, CodecName},
     exit::{Failure, Outcome},
+    framing::{length_prefix, zero_ended},
 };
 use loader::IdleLoader;
 use report::{Held, Memory};
@@ -40,6 +41,8 @@ pub(crate) fn run(options: &BenchIdle) -> Outcome {
         let held = match plan.codec {
             CodecName::Raw => hold(options, plan, &Raw, addresses, server),
             CodecName::Lines => hold(options, plan, &Lines::new(2 * plan.size + 2), addresses, server),
+            CodecName::Delimiter => hold(options, plan, &zero_ended(2 * plan.size + 2), addresses, server),
+            CodecName::LengthPrefix => hold(options, plan, &length_prefix(plan.size + 4)?, addresses, server),
             CodecName::SizeKind => hold(options, plan, &SizeKind::new(u16::MAX), addresses, server),
         }?;
         tell(held.as_ref(), loading.json)
@@ -81,7 +84,7 @@ fn hold<C: Codec>(
         server: "anyport serve echo",
         time_is_up: &mut || with_sessions = server.and_then(memory::resident),
     };
-    let pattern = Arc::new(Pattern::new(plan.size, plan.codec == CodecName::Lines));
+    let pattern = Arc::new(Pattern::new(plan.size, plan.codec.is_text()));
     let ended =
         monitor::run(run, codec, move |station| IdleLoader::<C>::new(station, plan, Arc::clone(&pattern)))?;
     let memory = before.zip(with_sessions).map(|(before, with_sessions)| Memory { before, with_sessions });
