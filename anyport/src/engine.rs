@@ -11,7 +11,7 @@ use std::{
 
 use anyport_core::{Limits, SessionId, limits::InvalidLimit};
 use anyport_driver::{
-    Address, Driver, DriverChoice, DriverConfig, DriverKind, machine,
+    Address, Driver, DriverChoice, DriverConfig, DriverKind, SocketOptions, machine,
     probe::{self, Chosen},
 };
 
@@ -200,6 +200,8 @@ impl Engine {
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Remote<H>> {
         server.limits.validate()?;
+        server.listen.validate()?;
+        warn_of_what_is_left_out(&server.address, &server.listen.socket);
         let address = resolve(&server.address)?;
         let role = Role::Server { address, listen: server.listen };
         self.add(ServiceKind::Server, role, server.codec, server.limits, make)
@@ -228,6 +230,8 @@ impl Engine {
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Remote<H>> {
         client.limits.validate()?;
+        client.options.validate()?;
+        warn_of_what_is_left_out(&client.addresses.join(", "), &client.options);
         if !client.manual && client.connections > client.limits.sessions_max {
             let rule = "must not be below the client's connections";
             return Err(
@@ -499,6 +503,13 @@ impl ShardPlan {
         };
         let services = self.templates.iter().zip(&self.addresses).map(on_shard).collect();
         ShardLoop::new(driver, services, self.stop.clone())
+    }
+}
+
+/// Options that the system has not are left out, and that is said.
+fn warn_of_what_is_left_out(address: &str, options: &SocketOptions) {
+    for option in options.left_out() {
+        log::warn!("{address}: this system has no socket option {option}: it is left out");
     }
 }
 

@@ -82,7 +82,7 @@ pub use anyport_core::{
 #[doc(hidden)]
 pub use anyport_driver::machine::{ConsoleKey, interrupt};
 pub use anyport_driver::{
-    Address, DriverChoice, DriverConfig, DriverKind, PeerAddress, SocketOptions, numbered,
+    Address, DriverChoice, DriverConfig, DriverKind, KeepAlive, PeerAddress, SocketOptions, numbered,
 };
 /// Threads that take packets: what the pool stands on, and of use without an engine.
 pub use anyport_driver::{CompletionPort, PortConfig, PortCounters, PortError, WaitEnd, blocking};

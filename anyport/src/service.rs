@@ -53,6 +53,18 @@ impl<C: Codec> Server<C> {
         self
     }
 
+    /// `SO_REUSEADDR`: begin again while connections of the last life are still in `TIME_WAIT`. Default true.
+    pub fn reuse_address(mut self, reuse: bool) -> Self {
+        self.listen.reuse_address = reuse;
+        self
+    }
+
+    /// `IPV6_V6ONLY`: a server at an IPv6 address takes no IPv4 connections. Default false: `[::]` takes both.
+    pub fn ipv6_only(mut self, only: bool) -> Self {
+        self.listen.ipv6_only = only;
+        self
+    }
+
     /// Permissions of the Unix socket's file, as in `chmod` (`0o660`): who may write to it may connect. Without it the
     /// process's umask decides. TCP has none.
     pub fn unix_mode(mut self, mode: u32) -> Self {

@@ -107,7 +107,7 @@ use std::{
 pub use address::{Address, PeerAddress};
 pub use anyport_core::{Fault, FaultKind, SendBatch};
 pub use completion_port::{CompletionPort, PortConfig, PortCounters, PortError, WaitEnd, blocking};
-pub use options::{DriverConfig, FileOptions, ListenOptions, SocketOptions, numbered};
+pub use options::{DriverConfig, FileOptions, KeepAlive, ListenOptions, SocketOptions, numbered};
 pub use probe::{DriverChoice, DriverKind};
 pub use types::{
     Accepted, Completion, Detached, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,

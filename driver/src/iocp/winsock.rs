@@ -19,14 +19,12 @@ use windows_sys::{
 };
 
 use super::{accept::Addresses, errors::last_fault};
-use crate::options::{ListenOptions, PortSharing, SocketOptions};
+use crate::options::{KeepAlive, ListenOptions, PortSharing, SocketOptions};
 
 /// Most pieces in one gathered send: far below what every provider takes.
 const PIECES_MAX: usize = 64;
 /// Most bytes in one send call: they stay locked in memory until it completes.
 const SEND_CALL_BYTES: usize = 1 << 20;
-/// Probes that Windows sends to a silent peer: not to be set on all versions.
-const KEEP_ALIVE_PROBES: u32 = 10;
 
 // ---- setting up ----
 
@@ -39,11 +37,13 @@ pub(super) fn set_options(socket: &Socket, options: &SocketOptions) -> io::Resul
     if options.no_delay {
         socket.set_tcp_nodelay(true)?;
     }
-    if let Some(idle) = options.keep_alive {
-        // SIO_KEEPALIVE_VALS, in milliseconds.
-        let idle = idle.max(Duration::from_secs(1));
-        let probes = TcpKeepalive::new().with_time(idle).with_interval(idle / KEEP_ALIVE_PROBES);
+    if let Some(KeepAlive { idle, interval, .. }) = options.keep_alive {
+        // SIO_KEEPALIVE_VALS, in milliseconds. The number of probes cannot be set on every version: it is ten.
+        let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
         socket.set_tcp_keepalive(&probes)?;
+    }
+    if options.reset_on_close {
+        socket.set_linger(Some(Duration::ZERO))?;
     }
     if let Some(bytes) = options.receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes)?;
@@ -64,7 +64,7 @@ pub(super) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result
     // Without it another program could bind the same port and take our connections.
     set_flag(&socket, SO_EXCLUSIVEADDRUSE)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(options.ipv6_only)?;
     }
     set_options(&socket, &options.socket)?;
     socket.bind(&SockAddr::from(address))?;

@@ -10,7 +10,7 @@ use rustix::{
 use super::local::{self, SocketFile};
 use crate::{
     address::Address,
-    options::{ListenOptions, PortSharing, SocketOptions},
+    options::{KeepAlive, ListenOptions, PortSharing, SocketOptions},
 };
 
 /// Whether calls on the socket wait.
@@ -23,12 +23,12 @@ pub(crate) enum Mode {
     NonBlocking,
 }
 
-/// Probes that may stay unanswered before a peer is taken for dead.
-const KEEP_ALIVE_PROBES: u32 = 6;
+fn family_of(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
 
 fn open(address: SocketAddr, mode: Mode) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    open_family(family, Some(ipproto::TCP), mode)
+    open_family(family_of(address), Some(ipproto::TCP), mode)
 }
 
 /// A stream socket, closed on exec.
@@ -61,23 +61,43 @@ pub(super) fn open_family(
     Ok(socket)
 }
 
-fn set_options(socket: &OwnedFd, options: &SocketOptions) -> io::Result<()> {
+fn set_options(socket: &OwnedFd, family: AddressFamily, options: &SocketOptions) -> io::Result<()> {
     if options.no_delay {
         sockopt::set_tcp_nodelay(socket, true)?;
     }
-    if let Some(idle) = options.keep_alive {
+    if let Some(KeepAlive { idle, interval, probes }) = options.keep_alive {
         sockopt::set_socket_keepalive(socket, true)?;
-        // Whole seconds, at least one: the system's own unit.
-        let idle = idle.max(Duration::from_secs(1));
-        let interval = (idle / KEEP_ALIVE_PROBES).max(Duration::from_secs(1));
         #[cfg(not(target_os = "openbsd"))]
         {
-            sockopt::set_tcp_keepidle(socket, idle)?;
-            sockopt::set_tcp_keepintvl(socket, interval)?;
-            sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_PROBES)?;
+            sockopt::set_tcp_keepidle(socket, whole_seconds(idle))?;
+            sockopt::set_tcp_keepintvl(socket, whole_seconds(interval))?;
+            sockopt::set_tcp_keepcnt(socket, probes)?;
+        }
+        // Its times are the system's.
+        #[cfg(target_os = "openbsd")]
+        let _ = (idle, interval, probes);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(time) = options.user_timeout {
+        sockopt::set_tcp_user_timeout(socket, u32::try_from(time.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    if options.reset_on_close {
+        sockopt::set_socket_linger(socket, Some(Duration::ZERO))?;
+    }
+    if let Some(byte) = options.type_of_service {
+        if family == AddressFamily::INET6 {
+            sockopt::set_ipv6_tclass(socket, byte.into())?;
+        } else {
+            sockopt::set_ip_tos(socket, byte)?;
         }
     }
     set_buffers(socket, options)
+}
+
+/// The system's own unit, at least one.
+#[cfg(not(target_os = "openbsd"))]
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs().max(1))
 }
 
 /// The options that Unix sockets have as well.
@@ -116,11 +136,11 @@ pub(crate) fn listen(address: &Address, options: &ListenOptions, mode: Mode) -> 
 
 fn listen_ip(address: SocketAddr, options: &ListenOptions, mode: Mode) -> io::Result<(OwnedFd, SocketAddr)> {
     let socket = open(address, mode)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseaddr(&socket, options.reuse_address)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, false)?;
+        sockopt::set_ipv6_v6only(&socket, options.ipv6_only)?;
     }
-    set_options(&socket, &options.socket)?;
+    set_options(&socket, family_of(address), &options.socket)?;
     if options.port == PortSharing::Further {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
@@ -140,7 +160,7 @@ pub(crate) fn for_connect(address: &Address, options: &SocketOptions, mode: Mode
     match address {
         Address::Ip(ip) => {
             let socket = open(*ip, mode)?;
-            set_options(&socket, options)?;
+            set_options(&socket, family_of(*ip), options)?;
             Ok(socket)
         }
         Address::Unix(path) => {
@@ -155,4 +175,82 @@ pub(crate) fn for_connect(address: &Address, options: &SocketOptions, mode: Mode
 /// The code of a failed set-up call.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn asked() -> SocketOptions {
+        SocketOptions {
+            no_delay: true,
+            keep_alive: Some(KeepAlive {
+                idle: Duration::from_secs(33),
+                interval: Duration::from_secs(7),
+                probes: 4,
+            }),
+            user_timeout: Some(Duration::from_millis(12_345)),
+            reset_on_close: true,
+            receive_buffer_bytes: Some(20_000),
+            send_buffer_bytes: Some(30_000),
+            type_of_service: Some(46 << 2),
+        }
+    }
+
+    /// What the system says of a socket is what was asked of it.
+    fn assert_set(socket: &OwnedFd, v6: bool) {
+        assert!(sockopt::tcp_nodelay(socket).unwrap() && sockopt::socket_keepalive(socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), Duration::from_secs(33));
+        assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), Duration::from_secs(7));
+        assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 4);
+        assert_eq!(sockopt::tcp_user_timeout(socket).unwrap(), 12_345);
+        assert_eq!(sockopt::socket_linger(socket).unwrap(), Some(Duration::ZERO));
+        // Linux doubles what is asked for.
+        assert_eq!(sockopt::socket_recv_buffer_size(socket).unwrap(), 40_000);
+        assert_eq!(sockopt::socket_send_buffer_size(socket).unwrap(), 60_000);
+        if v6 {
+            assert_eq!(sockopt::ipv6_tclass(socket).unwrap(), 46 << 2);
+        } else {
+            assert_eq!(sockopt::ip_tos(socket).unwrap(), 46 << 2);
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_the_connecting_socket() {
+        for to in ["127.0.0.1:1", "[::1]:1"] {
+            let to: Address = to.parse().unwrap();
+            let socket = for_connect(&to, &asked(), Mode::NonBlocking).unwrap();
+            assert_set(&socket, to.ip().unwrap().is_ipv6());
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_accepted_sockets() {
+        for at in ["127.0.0.1:0", "[::1]:0"] {
+            let at: Address = at.parse().unwrap();
+            let options = ListenOptions { socket: asked(), ..ListenOptions::default() };
+            let listening = listen(&at, &options, Mode::Blocking).unwrap();
+            let _peer = std::net::TcpStream::connect(listening.bound.ip().unwrap()).unwrap();
+            let accepted = net::accept(&listening.socket).unwrap();
+            assert_set(&accepted, at.ip().unwrap().is_ipv6());
+        }
+    }
+
+    #[test]
+    fn a_listener_has_its_own_options() {
+        for on in [false, true] {
+            let options = ListenOptions { reuse_address: on, ipv6_only: on, ..ListenOptions::default() };
+            let listening = listen(&"[::1]:0".parse().unwrap(), &options, Mode::Blocking).unwrap();
+            assert_eq!(sockopt::socket_reuseaddr(&listening.socket).unwrap(), on);
+            assert_eq!(sockopt::ipv6_v6only(&listening.socket).unwrap(), on);
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_takes_the_sizes_and_leaves_the_rest_out() {
+        let to: Address = "unix:/nobody/there.sock".parse().unwrap();
+        let socket = for_connect(&to, &asked(), Mode::NonBlocking).unwrap();
+        assert_eq!(sockopt::socket_send_buffer_size(&socket).unwrap(), 60_000);
+        assert_eq!(sockopt::socket_linger(&socket).unwrap(), None);
+    }
 }

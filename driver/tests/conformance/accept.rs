@@ -15,10 +15,21 @@ const fn shared(port: PortSharing) -> ListenOptions {
     let socket = SocketOptions {
         no_delay: true,
         keep_alive: None,
+        user_timeout: None,
+        reset_on_close: false,
         receive_buffer_bytes: None,
         send_buffer_bytes: None,
+        type_of_service: None,
     };
-    ListenOptions { socket, backlog: 128, port, unix_mode: None, detachable: false }
+    ListenOptions {
+        socket,
+        backlog: 128,
+        port,
+        reuse_address: true,
+        ipv6_only: false,
+        unix_mode: None,
+        detachable: false,
+    }
 }
 
 pub(crate) fn s07_accept_reports_who_connected<W: World>(seed: u64) {

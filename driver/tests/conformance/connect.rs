@@ -1,8 +1,10 @@
 //! Connecting.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
-use anyport_driver::{Driver, DriverConfig, FaultKind, ListenOptions, Op, SocketKey, SocketOptions};
+use anyport_driver::{
+    Driver, DriverConfig, FaultKind, KeepAlive, ListenOptions, Op, SocketKey, SocketOptions,
+};
 
 use crate::bed::{Bed, CLOSED, CONFIG, Client, Door, PeerListener, Seen, V4, V6, World, pattern};
 
@@ -234,9 +236,12 @@ pub(crate) fn s02_connect_takes_options<W: World>(seed: u64) {
     let mut listener = bed.world.listen(V4);
     let options = SocketOptions {
         no_delay: false,
-        keep_alive: None,
+        keep_alive: Some(KeepAlive::after(Duration::from_secs(5))),
+        user_timeout: Some(Duration::from_secs(30)),
+        type_of_service: Some(0x10),
         receive_buffer_bytes: Some(8 << 10),
         send_buffer_bytes: Some(8 << 10),
+        ..SocketOptions::default()
     };
     let socket = bed.open(listener.local_address(), &options).unwrap();
     let connect = bed.submit(Op::Connect { socket });
