@@ -7,6 +7,8 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 #[macro_use]
 mod support;
 
+mod addresses;
+mod clients;
 mod codecs;
 mod end;
 mod files;

@@ -25,6 +25,8 @@ mod descriptors;
 #[cfg(target_os = "linux")]
 mod disks;
 mod files;
+#[cfg(unix)]
+mod local;
 mod moving;
 mod ownership;
 mod receive;
@@ -311,12 +313,116 @@ macro_rules! system_suite {
     };
 }
 
+/// What is said of streams, over Unix sockets. Left out are the cases about ports, about addresses of peers, and those
+/// whose peers reset connections: a Unix socket has none of these. Nor does a connect wait for room in a backlog there.
+#[cfg(unix)]
+macro_rules! unix_suite {
+    ($driver:ident, $system:ty) => {
+        mod $driver {
+            cases! {
+                crate::local::OnUnix<$system>,
+                accept: [
+                    s07_accept_gives_what_a_peer_wrote_and_closed_in_the_backlog,
+                    s07_accept_reports_the_cap_and_resumes_when_a_socket_closes,
+                    s07_accept_ends_when_its_listener_closes,
+                    s07_accepted_sockets_outlive_their_listener,
+                    listen_fails_at_the_cap,
+                    s11_a_second_accept_is_refused_and_the_first_goes_on,
+                    s11_operations_of_the_wrong_kind_of_socket_are_refused,
+                ]
+                connect: [
+                    s02_connect_reaches_a_listener_and_both_talk,
+                    s02_connect_to_nobody_is_refused_and_the_socket_can_only_be_closed,
+                    s11_a_socket_that_is_not_connected_refuses_to_move_bytes,
+                    s10_a_socket_that_never_connected_closes,
+                    s10_close_joins_a_connect_at_any_moment,
+                    s02_connect_reaches_a_listener_of_the_same_driver,
+                    s02_connect_reaches_a_listener_of_another_driver,
+                    s02_many_connect_at_once,
+                    s10_a_connected_socket_closes_in_order,
+                ]
+                receive: [
+                    s04_bytes_one_by_one_arrive_in_order,
+                    s04_writes_of_any_size_arrive_whole,
+                    s04_megabytes_arrive_exact,
+                    s04_data_from_before_the_receive_is_delivered,
+                    s04_sockets_do_not_mix,
+                    s04_both_directions_run_at_once,
+                    s03_the_end_of_the_stream_is_terminal,
+                    s03_data_and_the_end_together_come_in_this_order,
+                    s03_a_receive_after_the_end_ends_again,
+                    s03_large_data_before_the_end_is_all_delivered,
+                    s03_a_half_closed_peer_can_still_be_sent_to,
+                    s11_a_second_receive_is_refused_and_the_first_goes_on,
+                ]
+                buffers: [
+                    s04_idle_receives_hold_no_buffer,
+                    s04_two_buffers_serve_a_hundred_sockets,
+                    s04_the_end_of_a_stream_is_seen_after_running_dry,
+                    s04_one_flooding_peer_does_not_starve_the_others,
+                ]
+                send: [
+                    s05_one_piece_arrives,
+                    s05_an_empty_batch_completes,
+                    s05_three_hundred_pieces_arrive_in_order,
+                    s05_thousands_of_tiny_pieces_arrive_in_order,
+                    s05_64_mebibytes_reach_a_slow_reader_exact,
+                    s05_a_send_does_not_end_before_all_was_taken,
+                    s05_sends_one_after_the_other_keep_their_order,
+                    s05_a_hundred_sockets_send_at_once,
+                    s05_a_cancelled_send_tells_exactly_how_much_the_peer_gets,
+                    s05_the_rest_of_a_cancelled_send_can_be_sent,
+                    s05_sends_to_a_peer_that_closed_end_as_reset,
+                    s05_a_half_closed_peer_takes_a_large_send,
+                ]
+                shutdown: [
+                    s12_the_peer_sees_the_end_of_the_stream,
+                    s12_receiving_goes_on,
+                    s12_everything_sent_before_arrives_before_the_end,
+                    s12_a_shutdown_comes_after_the_send_in_flight,
+                    s12_a_send_after_shutdown_fails_and_sends_nothing,
+                    s12_both_sides_can_shut_down,
+                ]
+                close: [
+                    s10_an_idle_socket_closes_and_the_peer_sees_the_end,
+                    s10_close_joins_the_receive_in_flight,
+                    s10_close_joins_the_send_in_flight_and_its_count_is_true,
+                    s10_close_joins_both_directions,
+                    s10_what_was_sent_before_close_arrives,
+                    s10_close_after_the_peers_end,
+                    s10_many_close_at_once,
+                ]
+                cancel: [
+                    s06_an_idle_receive_is_cancelled,
+                    s06_no_byte_is_lost_over_two_thousand_cancels,
+                    s06_data_that_was_not_delivered_stays_for_the_next_receive,
+                    s06_a_cancelled_receive_leaves_the_end_of_the_stream,
+                    s06_cancelling_one_direction_leaves_the_other,
+                ]
+                moving: [
+                    s13_an_accepted_socket_moves_and_goes_on,
+                    s13_unread_bytes_move_along,
+                    s13_sockets_wander_between_three_drivers,
+                ]
+                ownership: [
+                    s01_dropping_with_everything_in_flight,
+                    s01_drivers_come_and_go_while_others_work,
+                ]
+            }
+        }
+    };
+}
+
 suite! { sim, crate::simulated::Simulated<crate::simulated::Quiet>; }
 suite! { sim_restless, crate::simulated::Simulated<crate::simulated::Restless>; }
 suite! { sim_sluggish, crate::simulated::Simulated<crate::simulated::Sluggish>; }
 suite! { sim_taped, crate::simulated::Simulated<crate::simulated::Taped>; }
 #[cfg(unix)]
 system_suite! { readiness, crate::system::OnReadiness }
+#[cfg(unix)]
+unix_suite! { readiness_unix, crate::system::OnReadiness }
+#[cfg(target_os = "linux")]
+unix_suite! { io_uring_unix, crate::system::OnIoUring }
 #[cfg(target_os = "linux")]
 system_suite! { io_uring, crate::system::OnIoUring }
 #[cfg(windows)]
