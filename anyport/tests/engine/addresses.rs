@@ -51,7 +51,7 @@ fn a_peers_address_is_that_of_its_socket(driver: DriverChoice) {
     assert!(matches!(told.recv().unwrap(), Event::Open));
     let (ask, answer) = channel();
     bed.remote.post_to_shard(0, move |_, shard| {
-        shard.for_each(|session| ask.send(session.peer_address()).unwrap())
+        shard.for_each(|session| ask.send(session.peer_address()).unwrap());
     });
     let address = answer.recv().unwrap();
     assert_eq!((address.socket(), address.ip()), (Some(local), Some(local.ip())));
