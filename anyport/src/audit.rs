@@ -16,17 +16,17 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    pub(crate) fn of<H: Handler>(local: &Local<H>, listens: bool) -> Self {
+    pub(crate) fn of<H: Handler>(local: &Local<H>, listens: bool, ready: usize) -> Self {
         let mut audit = Self { slots: local.sessions.len(), batches: local.pool.batches_out(), breach: None };
-        audit.breach = audit.find(local, listens).err();
+        audit.breach = audit.find(local, listens, ready).err();
         audit
     }
 
-    fn find<H: Handler>(&self, local: &Local<H>, listens: bool) -> Result<(), String> {
+    fn find<H: Handler>(&self, local: &Local<H>, listens: bool, ready: usize) -> Result<(), String> {
         ensure(listens, || "its listener is gone, and it is not ending".to_owned())?;
         ensure(local.dirty.is_empty(), || format!("{} sessions were not flushed", local.dirty.len()))?;
         local.files.audit()?;
-        let (mut opened, mut batches) = (0, 0);
+        let (mut opened, mut batches, mut held) = (0, 0, 0);
         for (key, slot) in local.sessions.iter() {
             let id = local.id(key);
             let connection = &slot.connection;
@@ -54,6 +54,8 @@ impl Audit {
             if slot.reassembly.buffered() > 0 && connection.state() == State::Connecting {
                 return fails("it has bytes before it is connected");
             }
+            let rate_held = slot.watch.as_ref().is_some_and(|watch| watch.rate_held);
+            held += usize::from(connection.is_open() && connection.is_held() && !rate_held);
             opened += usize::from(slot.opened);
             batches += connection.batches();
         }
@@ -61,6 +63,7 @@ impl Audit {
             format!("{} batches are out of the pool, and the sessions hold {batches}", self.batches)
         })?;
         local.audit_groups()?;
+        ensure(held <= ready, || format!("{held} sessions are held back, and {ready} wait for a turn"))?;
         let counters = &local.counters;
         ensure(counters.sessions == opened as u64, || {
             format!("the counter says {} sessions, and {opened} are open", counters.sessions)

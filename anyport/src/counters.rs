@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyport_core::{CloseReason, Losses};
 
 use crate::sync::{
-    atomic::{AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicU64, Ordering, fence},
     yield_now,
 };
 
@@ -67,6 +67,10 @@ counters! {
     appends_refused,
     /// Files that could not be opened, appended to, synced, rotated or closed in time.
     file_faults,
+    /// Times that a session had more to give than one turn takes (`turn_frames_max`, `turn_bytes_max`).
+    held_back,
+    /// Times that a session was not read from because it sent more than its `rates` allow.
+    rate_pauses,
     /// Turns of the shards.
     turns,
 }
@@ -97,36 +101,6 @@ impl Counters {
             *mine += theirs;
         }
         *self = Self::of(plain, closed);
-    }
-}
-
-/// Sessions of a service over all shards: what `sessions_max` bounds.
-///
-/// Relaxed throughout: it guards no memory, and what changes it sees its newest value whatever the ordering.
-#[derive(Debug, Default)]
-pub(crate) struct Live(AtomicUsize);
-
-impl Live {
-    /// Counts one more if there is room. In one step: who is turned away must not be counted even for a moment, or
-    /// somebody else is turned away because of it.
-    pub(crate) fn admit(&self, sessions_max: usize) -> bool {
-        let more = |live| (live < sessions_max).then_some(live + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    /// Counts one more.
-    pub(crate) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts one less.
-    pub(crate) fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    #[cfg(all(loom, test))]
-    pub(crate) fn now(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -17,8 +17,8 @@ use anyport_core::{SlabKey, TimerHandle};
 use anyport_driver::{Address, SocketOptions};
 
 use crate::{
+    admission::Live,
     backoff::{Attempts, Backoff, Random},
-    counters::Live,
     handler::Reconnect,
     service::{Client, ServiceKind},
 };

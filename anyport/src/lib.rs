@@ -33,6 +33,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod append_file;
 mod audit;
 mod backoff;
@@ -70,8 +71,8 @@ mod template;
 pub use anyport_core::planted;
 pub use anyport_core::{
     Blame, CloseReason, Codec, Decode, Decoded, Encode, Fault, FaultClass, FaultKind, Frame, FrameError,
-    Limits, Lines, Losses, Overflow, Raw, Refusal, SendMarks, Sent, SessionId, SizeKind, State,
-    limits::InvalidLimit,
+    Limits, Lines, Losses, OnExcess, Overflow, Rates, Raw, ReceiveRate, Refusal, SendMarks, Sent, SessionId,
+    SizeKind, State, limits::InvalidLimit,
 };
 /// Framing beyond what everybody needs.
 pub use anyport_core::{

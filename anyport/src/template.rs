@@ -9,8 +9,9 @@ use anyport_core::Limits;
 use anyport_driver::{Address, options::PortSharing};
 
 use crate::{
+    admission::Live,
     budget::{Budget, Purse},
-    counters::{Live, Published},
+    counters::Published,
     dialing::Places,
     group::Registry,
     handler::Handler,

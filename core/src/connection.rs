@@ -2,7 +2,7 @@
 //!
 //! | kind | functions |
 //! |---|---|
-//! | commands (from the handler) | [`send`](Connection::send), [`pause`](Connection::pause), [`drain`](Connection::drain), [`close`](Connection::close), [`abort`](Connection::abort) |
+//! | commands (from the handler) | [`send`](Connection::send), [`pause`](Connection::pause), [`hold`](Connection::hold), [`drain`](Connection::drain), [`close`](Connection::close), [`abort`](Connection::abort) |
 //! | inputs (completions) | `handle_connected`, `handle_received`, `handle_receive_ended`, `handle_sent`, `handle_shut_down`, `handle_closed`, `handle_deadline` |
 //! | output | [`poll_action`](Connection::poll_action), until it gives `None` |
 //!
@@ -104,6 +104,7 @@ pub struct Connection {
     finished: bool,
     end_of_stream: bool,
     paused: bool,
+    held: bool,
     pressure: bool,
     pause_under_pressure: bool,
 }
@@ -149,6 +150,7 @@ impl Connection {
             finished: false,
             end_of_stream: false,
             paused: false,
+            held: false,
             pressure: false,
             pause_under_pressure,
         }
@@ -170,10 +172,26 @@ impl Connection {
         self.state == State::Open
     }
 
-    /// True while the handler takes frames: open, not paused, and not under pressure if that pauses reading.
+    /// True while the handler takes frames: open, not paused, not held, and not under pressure if that pauses reading.
     #[inline]
     pub fn wants_frames(&self) -> bool {
-        self.state == State::Open && !(self.paused || self.pressure && self.pause_under_pressure)
+        self.state == State::Open && !(self.paused || self.held || self.is_choked())
+    }
+
+    /// True while it is not read from because its peer does not read: under pressure, if that pauses reading.
+    #[inline]
+    pub fn is_choked(&self) -> bool {
+        self.pressure && self.pause_under_pressure
+    }
+
+    /// True while it is not read from by our own choice: [`pause`](Self::pause), [`hold`](Self::hold).
+    pub fn is_withheld(&self) -> bool {
+        self.paused || self.held
+    }
+
+    /// True while it is held.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// The first cause of its end, once there is one.
@@ -427,6 +445,11 @@ impl Connection {
     /// Stops or resumes reading.
     pub fn pause(&mut self, paused: bool) {
         self.paused = paused && !planted(Bug::PauseIgnored);
+    }
+
+    /// Stops or resumes reading for the engine, whatever the handler wants: its turn is over, or a rate exceeded.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Ends gracefully: what is queued goes out, then our direction ends, then the peer's.

@@ -12,6 +12,7 @@
 //! | [`reassembly`] | frames decoded in place, only a cut tail is copied |
 //! | [`connection`] | the connection machine: inputs, commands, one output function |
 //! | [`wheel`] | timers in a hierarchical wheel |
+//! | [`rate`] | token buckets |
 //! | [`fault`], [`reason`], [`limits`] | what went wrong, why a session ended, what is allowed |
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod overflow;
 #[doc(hidden)]
 pub mod planted;
+pub mod rate;
 pub mod reason;
 pub mod reassembly;
 pub mod send;
@@ -37,7 +39,7 @@ pub use codec::{
 pub use connection::{Action, Connection, State};
 pub use fault::{Fault, FaultClass, FaultKind};
 pub use id::SessionId;
-pub use limits::{Limits, SendMarks};
+pub use limits::{Limits, OnExcess, Rates, ReceiveRate, SendMarks};
 pub use overflow::{Losses, Overflow};
 pub use reason::{Blame, CloseReason};
 pub use reassembly::Reassembly;

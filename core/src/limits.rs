@@ -3,7 +3,7 @@
 //!
 //! [`CloseReason`]: crate::CloseReason
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 /// Marks of a session's send queue, in bytes. Bytes count from the moment they are queued; what is in flight
 /// counts whole until the system has taken the last of it. A session that keeps W bytes under way all the time
@@ -25,19 +25,103 @@ impl Default for SendMarks {
     }
 }
 
+/// The least that a peer must send while one of its frames has begun and is not whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReceiveRate {
+    /// Bytes a second, on average over a window. Range from 1.
+    pub bytes_per_second: u32,
+    /// How long the average is taken over. Range 1 ms to 1 h.
+    pub window: Duration,
+}
+
+/// The most that the peer of one session may send in a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rates {
+    /// Frames a second. Range from 1; `None`, the default, is no limit.
+    pub messages_per_second: Option<u32>,
+    /// Bytes a second, as they come from the network. Range from 1; `None`, the default, is no limit.
+    pub bytes_per_second: Option<u32>,
+    /// What may come at once after a silence: as much as the rate allows in this time, and one message at least.
+    /// Range 1 ms to 1 h. Default 1 s.
+    pub burst: Duration,
+    /// What happens to a session whose peer sends more. Default [`PauseReading`](OnExcess::PauseReading).
+    pub on_excess: OnExcess,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            messages_per_second: None,
+            bytes_per_second: None,
+            burst: Duration::from_secs(1),
+            on_excess: OnExcess::PauseReading,
+        }
+    }
+}
+
+impl Rates {
+    /// True if there is one to keep.
+    pub fn are_set(&self) -> bool {
+        self.messages_per_second.is_some() || self.bytes_per_second.is_some()
+    }
+}
+
+/// What happens to a session whose peer sends more than [`Rates`] allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnExcess {
+    /// It is not read from until the rate allows it again, so that TCP slows the peer down. Nothing is lost, order is
+    /// kept; counted as `rate_pauses`.
+    PauseReading,
+    /// It is closed (`RateExceeded`).
+    Close,
+}
+
 /// What one service allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Most sessions of the service, over all shards. One more is accepted and closed at once, and counted
     /// (`AtCapacity`). Range 1 to 1,048,576. Default 100,000.
     pub sessions_max: usize,
-    /// A session from which nothing arrives for this long is closed (`IdleTimeout`); its own sends do not
-    /// count, and while it is paused or under pressure nothing arrives. `None` never closes; dead peers are then
-    /// found by TCP keep-alive. Default `None`.
+    /// Most sessions from one address, over all shards; an IPv6 address is its /64, which one customer of a provider has
+    /// to himself. One more is accepted and closed at once (`TooManyFromAddress`). Range from 1. `None`, the default, is
+    /// no limit.
+    pub sessions_per_address_max: Option<usize>,
+    /// Most sessions from one network, over all shards: a /24 of IPv4, a /48 of IPv6. One more is accepted and closed at
+    /// once (`TooManyFromPrefix`). Range from 1. `None`, the default, is no limit.
+    pub sessions_per_prefix_max: Option<usize>,
+    /// Most connections that become sessions in a second, over all shards. What comes faster is accepted and closed at
+    /// once (`AcceptRate`). Range from 1. `None`, the default, is no limit.
+    pub accepts_per_second: Option<u32>,
+    /// Connections that may come at once when none came before, for `accepts_per_second`. Range from 1. Default 256.
+    pub accepts_burst: u32,
+    /// A session from which nothing arrives for this long is closed (`IdleTimeout`); its own sends do not count. The
+    /// time stands while we do not read by our own choice (it is paused by the handler, or by `rates`), and begins anew
+    /// when we read again. A session that is not read from because its peer does not read (pressure) is idle when
+    /// none of its queue was taken for this long. `None`, the default, never closes; dead peers are then found by TCP
+    /// keep-alive.
     pub idle_timeout: Option<Duration>,
     /// How long opening a connection of a client may take; after that it is given up as `TimedOut`. Above zero.
     /// Default 10 s.
     pub connect_timeout: Duration,
+    /// A session whose first frame is not whole within this time of the open is closed (`HandshakeTimeout`), whatever
+    /// has arrived of it. The time stands while we do not read. `None`, the default, never closes.
+    pub handshake_timeout: Option<Duration>,
+    /// A session is closed (`FrameTimeout`) when one of its frames is not whole within this time of its first byte,
+    /// however steadily its bytes come: what a peer can hold back is bounded. The time stands while we do not read.
+    /// `None`, the default, never closes.
+    pub frame_timeout: Option<Duration>,
+    /// A session is closed (`TooSlow`) when less than this came in a whole window in which one frame was not yet whole.
+    /// For large frames, whose `frame_timeout` has to be long. The time stands while we do not read. `None`, the
+    /// default, never closes.
+    pub receive_rate_min: Option<ReceiveRate>,
+    /// The most that one peer may send in a time.
+    pub rates: Rates,
+    /// Frames of one session that the handler is given in one turn; what is over waits for the next turn, counted as
+    /// `held_back`, so that one session that floods does not keep the others waiting. Range 1 to 65,535. Default 1,024.
+    pub turn_frames_max: usize,
+    /// Bytes of one session that are decoded in one turn; what is over waits for the next turn, as with
+    /// `turn_frames_max`. Range 1 to 1 GiB. Default 256 KiB.
+    pub turn_bytes_max: usize,
     /// How long a draining session may take until all that was queued is sent (`DrainDeadline`). Default 10 s.
     pub drain_deadline: Duration,
     /// How long a drained session waits for the peer's end of stream after its own. A close before it could
@@ -58,8 +142,18 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions_max: 100_000,
+            sessions_per_address_max: None,
+            sessions_per_prefix_max: None,
+            accepts_per_second: None,
+            accepts_burst: 256,
             idle_timeout: None,
             connect_timeout: Duration::from_secs(10),
+            handshake_timeout: None,
+            frame_timeout: None,
+            receive_rate_min: None,
+            rates: Rates::default(),
+            turn_frames_max: 1_024,
+            turn_bytes_max: 256 << 10,
             drain_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             send: SendMarks::default(),
@@ -74,57 +168,73 @@ impl Limits {
     pub const SEND_BUDGET_MIN_BYTES: usize = 64 << 10;
 
     /// Checks ranges and the order of the marks.
+    ///
+    /// # Errors
+    /// Names the first limit outside its range, the range, and the value seen.
     pub fn validate(&self) -> Result<(), InvalidLimit> {
         let SendMarks { high_water_bytes, low_water_bytes, queue_max_bytes } = self.send;
-        if !(1..=1 << 20).contains(&self.sessions_max) {
-            return Err(InvalidLimit {
-                limit: "sessions_max",
-                rule: "must be from 1 to 1048576",
-                value: self.sessions_max,
-            });
+        within("sessions_max", "must be from 1 to 1048576", self.sessions_max, 1..=1 << 20)?;
+        within("queue_max_bytes", "must be from 1 to 1073741824", queue_max_bytes, 1..=1 << 30)?;
+        within("high_water_bytes", "must not exceed queue_max_bytes", high_water_bytes, 0..=queue_max_bytes)?;
+        within("low_water_bytes", "must not exceed high_water_bytes", low_water_bytes, 0..=high_water_bytes)?;
+        within(
+            "turn_frames_max",
+            "must be from 1 to 65535",
+            self.turn_frames_max,
+            1..=usize::from(u16::MAX),
+        )?;
+        within("turn_bytes_max", "must be from 1 to 1073741824", self.turn_bytes_max, 1..=1 << 30)?;
+        for (limit, timeout) in [
+            ("idle_timeout", self.idle_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+            ("frame_timeout", self.frame_timeout),
+        ] {
+            let zero = timeout.is_some_and(|timeout| timeout.is_zero());
+            within(limit, "must be above zero (None turns it off)", usize::from(!zero), 1..=1)?;
         }
-        if queue_max_bytes == 0 || queue_max_bytes > 1 << 30 {
-            return Err(InvalidLimit {
-                limit: "queue_max_bytes",
-                rule: "must be from 1 to 1073741824",
-                value: queue_max_bytes,
-            });
+        self.validate_counts()?;
+        if let Some(rate) = self.receive_rate_min {
+            period("receive_rate_min.window", rate.window)?;
         }
-        if high_water_bytes > queue_max_bytes {
-            return Err(InvalidLimit {
-                limit: "high_water_bytes",
-                rule: "must not exceed queue_max_bytes",
-                value: high_water_bytes,
-            });
-        }
-        if low_water_bytes > high_water_bytes {
-            return Err(InvalidLimit {
-                limit: "low_water_bytes",
-                rule: "must not exceed high_water_bytes",
-                value: low_water_bytes,
-            });
-        }
-        if let Some(bytes) = self.service_queue_max_bytes
-            && bytes < Self::SEND_BUDGET_MIN_BYTES
-        {
-            return Err(InvalidLimit {
-                limit: "service_queue_max_bytes",
-                rule: "must be at least 65536 (None turns it off)",
-                value: bytes,
-            });
-        }
-        if self.connect_timeout.is_zero() {
-            return Err(InvalidLimit { limit: "connect_timeout", rule: "must be above zero", value: 0 });
-        }
-        if self.idle_timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(InvalidLimit {
-                limit: "idle_timeout",
-                rule: "must be above zero (None turns it off)",
-                value: 0,
-            });
-        }
-        Ok(())
+        let budget = self.service_queue_max_bytes.unwrap_or(Self::SEND_BUDGET_MIN_BYTES);
+        let least = Self::SEND_BUDGET_MIN_BYTES..=usize::MAX;
+        within("service_queue_max_bytes", "must be at least 65536 (None turns it off)", budget, least)?;
+        let connects = usize::from(!self.connect_timeout.is_zero());
+        within("connect_timeout", "must be above zero", connects, 1..=1)?;
+        period("rates.burst", self.rates.burst)
     }
+
+    /// What must be one at least, where it is set.
+    fn validate_counts(&self) -> Result<(), InvalidLimit> {
+        let number = |count: Option<u32>| count.map(|count| count as usize);
+        let slowest = self.receive_rate_min.map(|rate| rate.bytes_per_second);
+        for (limit, count) in [
+            ("sessions_per_address_max", self.sessions_per_address_max),
+            ("sessions_per_prefix_max", self.sessions_per_prefix_max),
+            ("accepts_per_second", number(self.accepts_per_second)),
+            ("receive_rate_min.bytes_per_second", number(slowest)),
+            ("rates.messages_per_second", number(self.rates.messages_per_second)),
+            ("rates.bytes_per_second", number(self.rates.bytes_per_second)),
+        ] {
+            within(limit, "must be at least 1 (None turns it off)", count.unwrap_or(1), 1..=usize::MAX)?;
+        }
+        within("accepts_burst", "must be at least 1", self.accepts_burst as usize, 1..=usize::MAX)
+    }
+}
+
+fn within(
+    limit: &'static str,
+    rule: &'static str,
+    value: usize,
+    range: RangeInclusive<usize>,
+) -> Result<(), InvalidLimit> {
+    if range.contains(&value) { Ok(()) } else { Err(InvalidLimit { limit, rule, value }) }
+}
+
+/// A time, in ms, that something is averaged or saved up over.
+fn period(limit: &'static str, time: Duration) -> Result<(), InvalidLimit> {
+    let milliseconds = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
+    within(limit, "must be from 1 to 3600000 ms", milliseconds, 1..=3_600_000)
 }
 
 /// A limit outside its range: which, the rule, and the value seen.
@@ -165,5 +275,61 @@ mod tests {
             Limits { idle_timeout, ..Limits::default() }.validate().unwrap_err().limit,
             "idle_timeout"
         );
+    }
+    #[test]
+    fn every_limit_has_a_range_and_names_the_value_seen() {
+        let default = Limits::default();
+        let rates = Rates { burst: Duration::from_micros(1), ..Rates::default() };
+        let slow = |bytes_per_second, window| Some(ReceiveRate { bytes_per_second, window });
+        for (limits, text) in [
+            (
+                Limits { turn_frames_max: 70_000, ..default },
+                "limit turn_frames_max must be from 1 to 65535, but is 70000",
+            ),
+            (
+                Limits { turn_bytes_max: 0, ..default },
+                "limit turn_bytes_max must be from 1 to 1073741824, but is 0",
+            ),
+            (
+                Limits { handshake_timeout: Some(Duration::ZERO), ..default },
+                "limit handshake_timeout must be above zero (None turns it off), but is 0",
+            ),
+            (
+                Limits { frame_timeout: Some(Duration::ZERO), ..default },
+                "limit frame_timeout must be above zero (None turns it off), but is 0",
+            ),
+            (
+                Limits { sessions_per_address_max: Some(0), ..default },
+                "limit sessions_per_address_max must be at least 1 (None turns it off), but is 0",
+            ),
+            (
+                Limits { sessions_per_prefix_max: Some(0), ..default },
+                "limit sessions_per_prefix_max must be at least 1 (None turns it off), but is 0",
+            ),
+            (
+                Limits { accepts_per_second: Some(0), ..default },
+                "limit accepts_per_second must be at least 1 (None turns it off), but is 0",
+            ),
+            (Limits { accepts_burst: 0, ..default }, "limit accepts_burst must be at least 1, but is 0"),
+            (
+                Limits { receive_rate_min: slow(0, Duration::from_secs(1)), ..default },
+                "limit receive_rate_min.bytes_per_second must be at least 1 (None turns it off), but is 0",
+            ),
+            (
+                Limits { receive_rate_min: slow(1, Duration::from_hours(2)), ..default },
+                "limit receive_rate_min.window must be from 1 to 3600000 ms, but is 7200000",
+            ),
+            (
+                Limits { rates: Rates { messages_per_second: Some(0), ..Rates::default() }, ..default },
+                "limit rates.messages_per_second must be at least 1 (None turns it off), but is 0",
+            ),
+            (
+                Limits { rates: Rates { bytes_per_second: Some(0), ..Rates::default() }, ..default },
+                "limit rates.bytes_per_second must be at least 1 (None turns it off), but is 0",
+            ),
+            (Limits { rates, ..default }, "limit rates.burst must be from 1 to 3600000 ms, but is 0"),
+        ] {
+            assert_eq!(limits.validate().unwrap_err().to_string(), text);
+        }
     }
 }

@@ -139,6 +139,28 @@ bugs! {
     GenerationStays: "R2",
     /// A job for a session that has gone runs on the next one in its slot.
     JobForAnother: "R2",
+    /// What one turn has taken of a session is not counted: whoever floods has all of it.
+    TurnWithoutEnd: "R15",
+    /// Frames without a body do not count in a turn.
+    EmptyFramesFree: "R34",
+    /// What one turn left of a session waits until its peer speaks again.
+    HeldBackForgotten: "R15",
+    /// What a rate held back waits for ever.
+    RatePauseForEver: "R15",
+    /// Each byte moves the deadline of its frame.
+    FrameTimeMoves: "R42",
+    /// Who says nothing at all has no deadline for its first frame.
+    HandshakeWaits: "R42",
+    /// A deadline passes while the session is not read from.
+    DeadlineWhileDeaf: "R42",
+    /// A paused session is closed as idle.
+    IdleWhilePaused: "R40",
+    /// One session more from an address is let in than the limit allows.
+    OneTooManyFromAddress: "R43",
+    /// A session that goes keeps its address's place.
+    AddressKeepsPlace: "R43",
+    /// Connections that come too fast are let in.
+    AcceptRateIgnored: "R44",
     /// Slots are not used again.
     SlotNeverFreed: "R2",
     /// A drained session keeps its slot.

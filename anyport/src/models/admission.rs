@@ -7,7 +7,8 @@ use anyport_driver::model::{explore, must_fail, spawn};
 
 use super::{Kicks, Plan, World};
 use crate::{
-    counters::{Counters, Live},
+    admission::Live,
+    counters::Counters,
     sync::atomic::{AtomicUsize, Ordering},
 };
 

@@ -21,7 +21,8 @@ use anyport_driver::{
 };
 
 use crate::{
-    counters::{Counters, Live, Published},
+    admission::Live,
+    counters::{Counters, Published},
     handler::Handler,
     logic_pool::PoolConfig,
     offload::Desk,

@@ -10,7 +10,8 @@ use super::{ServiceShard, timers::idle_due};
 use crate::{
     handler::Handler,
     remote::Job,
-    session::{Slot, TimerEvent},
+    service::Role,
+    session::{Local, Slot, Spent, TimerEvent},
 };
 
 impl<H: Handler> ServiceShard<H> {
@@ -44,19 +45,28 @@ impl<H: Handler> ServiceShard<H> {
         if self.ending && !planted(Bug::AcceptedWhileEnding) {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
         }
-        let more = usize::from(planted(Bug::OneSessionTooMany));
-        if self.live.admit(self.local.limits.sessions_max + more) {
-            let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
-            let slot = self.slot(connection, socket, peer);
-            if let Some(key) = self.local.sessions.insert_with(|_| slot) {
-                return self.opened(key);
+        let Local { limits, now, .. } = &self.local;
+        if let Err(reason) = self.live.admit_from(peer.ip(), limits, *now) {
+            if planted(Bug::RefusalTakesPlace) {
+                self.live.count();
             }
-            self.live.leave();
+            return self.refuse(io, socket, peer, reason);
         }
-        if planted(Bug::RefusalTakesPlace) {
-            self.live.count();
+        let connection = Connection::open(limits.pause_reading_under_pressure);
+        let slot = self.slot(connection, socket, peer);
+        if let Some(key) = self.local.sessions.insert_with(|_| slot) {
+            return self.opened(key);
         }
+        self.left(peer);
         self.refuse(io, socket, peer, CloseReason::AtCapacity);
+    }
+
+    /// Gives back the place of a session: that of its address as well, unless we opened the connection.
+    pub(super) fn left(&mut self, peer: PeerAddress) {
+        match self.role {
+            Role::Server { .. } => self.live.leave_from(peer.ip(), &self.local.limits),
+            Role::Client { .. } => self.live.leave(),
+        }
     }
 
     pub(super) fn refuse<D: Driver>(
@@ -82,6 +92,8 @@ impl<H: Handler> ServiceShard<H> {
             backlog: None,
             timers: None,
             received_at: self.local.tick,
+            watch: None,
+            spent: Spent::default(),
             peer,
             dirty: false,
             opened: false,
@@ -100,6 +112,7 @@ impl<H: Handler> ServiceShard<H> {
             let deadline = idle_due(self.local.tick, self.idle_ticks);
             self.local.wheel.set(deadline, TimerEvent::Idle(key));
         }
+        self.begin_watch(key);
         self.local.mark(key);
         self.call(key, Handler::on_open);
     }

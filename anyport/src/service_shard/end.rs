@@ -18,7 +18,7 @@ impl<H: Handler> ServiceShard<H> {
         let (opened, peer) = (slot.opened, slot.peer);
         // Before the handler is told: who hears of the end may take the place.
         if !(planted(Bug::PlaceLost) && reason == CloseReason::PeerReset) {
-            self.live.leave();
+            self.left(peer);
         }
         if opened && !(planted(Bug::EndNotTold) && reason == CloseReason::PeerReset) {
             self.count_closed(reason);

@@ -18,8 +18,12 @@ impl<H: Handler> ServiceShard<H> {
     #[inline]
     pub(super) fn sent(&mut self, key: SlabKey, batch: Box<SendBatch>, result: Result<(), Fault>) {
         self.local.counters.bytes_sent += batch.sent() as u64;
-        let Local { sessions, limits, pool, .. } = &mut self.local;
+        let Local { sessions, limits, pool, tick, .. } = &mut self.local;
         let slot = sessions.get_mut(key).expect("a slot is not freed while a send is in flight");
+        if slot.connection.is_choked() {
+            // We do not listen to it, but it reads: it is there.
+            slot.received_at = *tick;
+        }
         let relieved = slot.connection.handle_sent(batch, result, &limits.send, pool);
         if relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold) {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::Relieved));
@@ -44,16 +48,22 @@ impl<H: Handler> ServiceShard<H> {
         self.deliver_backlog(key);
         let token = token(self.local.service, key);
         loop {
-            let Local { sessions, pool, .. } = &mut self.local;
+            let Local { sessions, pool, tick, .. } = &mut self.local;
             let slot = sessions.get_mut(key).expect("freed only below");
-            let Some(action) = slot.connection.poll_action(pool) else { return };
+            let Some(action) = slot.connection.poll_action(pool) else { break };
             if let Action::Finished(reason) = action {
                 return self.finish(key, reason);
             }
             let socket = slot.socket;
             match action {
-                Action::Receive => io.submit(token, Op::Receive { socket }),
-                Action::CancelReceive => io.cancel(socket, OpKind::Receive),
+                Action::Receive => {
+                    slot.received_at = *tick;
+                    io.submit(token, Op::Receive { socket });
+                }
+                Action::CancelReceive => {
+                    slot.received_at = *tick;
+                    io.cancel(socket, OpKind::Receive);
+                }
                 Action::Send(batch) => io.submit(token, Op::Send { socket, batch }),
                 Action::Shutdown => io.submit(token, Op::Shutdown { socket }),
                 Action::Close => io.submit(token, Op::Close { socket }),
@@ -61,6 +71,9 @@ impl<H: Handler> ServiceShard<H> {
                 Action::StartLinger => self.set_deadline(key, self.local.limits.linger),
                 Action::Finished(_) => unreachable!("returned above"),
             }
+        }
+        if self.rules.is_some() {
+            self.note_reading(key);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod call;
 mod come;
+mod deadlines;
 mod dial;
 mod end;
 mod files;
@@ -10,8 +11,10 @@ mod jobs;
 mod offload;
 mod receive;
 mod timers;
+mod turns;
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,10 +28,11 @@ use anyport_core::{
 use anyport_driver::{Address, Completion, Driver, Op, Outcome, Received, SocketKey, Token};
 
 use crate::{
+    admission::Live,
     append_file::Files,
     audit::Audit,
     budget::Purse,
-    counters::{Counters, Live, Published},
+    counters::{Counters, Published},
     dialing::{Dialing, Places},
     error::{Error, Result},
     group::{GroupTable, Registry},
@@ -37,7 +41,7 @@ use crate::{
     offload::{Desk, Offloads},
     remote::{Job, Mail},
     service::Role,
-    session::{Local, TimerEvent, TimerTable},
+    session::{Local, Rules, TimerEvent, TimerTable},
     stop::Stop,
     sync::mpsc::Receiver,
 };
@@ -119,6 +123,14 @@ pub(crate) struct ServiceShard<H: Handler> {
     fired: Vec<TimerEvent>,
     frame_size_max: usize,
     idle_ticks: u64,
+    /// Deadlines and rates, if there are any.
+    rules: Option<Box<Rules>>,
+    /// Number of this turn.
+    turn: u16,
+    /// Sessions that had more than the last turn took, first in, first out.
+    ready: VecDeque<SlabKey>,
+    /// After a stall, nobody misses a deadline before this tick.
+    grace_until: u64,
     ending: bool,
     closed_changed: bool,
     log_limit: LogLimit,
@@ -142,6 +154,10 @@ impl<H: Handler> ServiceShard<H> {
         Self {
             handler,
             frame_size_max: codec.frame_size_max(),
+            rules: Rules::of(&limits),
+            turn: 0,
+            ready: VecDeque::new(),
+            grace_until: 0,
             idle_ticks: limits.idle_timeout.map_or(0, wheel::ticks_up),
             local: Local {
                 sessions: Slab::new(SessionId::INDEX_MAX),
@@ -227,6 +243,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
 
     fn set_now(&mut self, now: Instant) {
         self.local.set_now(now);
+        self.turn = self.turn.wrapping_add(1);
     }
 
     fn complete(&mut self, io: &mut D, Completion { token, outcome }: Completion) {
@@ -269,11 +286,15 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn fire_timers(&mut self, stalled: bool) {
-        self.advance_wheel(stalled);
+        if stalled {
+            self.begin_grace();
+        }
+        self.advance_wheel();
     }
 
     fn flush(&mut self, io: &mut D) {
         self.dial(io);
+        self.release_ready();
         // A handler's `on_close` may touch other sessions: they are flushed in the same turn.
         // And what it publishes is given to the members; what it appends, to the files.
         loop {
@@ -333,6 +354,6 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn audit(&self) -> Audit {
-        Audit::of(&self.local, self.listener.is_some() || self.ending || !self.accepts())
+        Audit::of(&self.local, self.listener.is_some() || self.ending || !self.accepts(), self.ready.len())
     }
 }

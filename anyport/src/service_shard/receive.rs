@@ -22,6 +22,9 @@ impl<H: Handler> ServiceShard<H> {
         let slot = self.local.slot(key);
         slot.received_at = tick;
         if slot.connection.handle_received() {
+            if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
+                watch.received(rules, tick, lease.len());
+            }
             let bytes = io.bytes(&lease);
             let taken = if slot.connection.wants_frames() && slot.backlog.is_none() {
                 self.deliver(key, bytes)
@@ -38,9 +41,18 @@ impl<H: Handler> ServiceShard<H> {
         }
     }
 
-    /// Gives the frames of a chunk to the handler while it takes them. Gives how far it came.
+    /// Gives the frames of a chunk to the handler while it takes them, and the session's turn allows. Gives how far it
+    /// came; what is left has to be kept.
     #[inline]
     pub(super) fn deliver(&mut self, key: SlabKey, chunk: &[u8]) -> usize {
+        let allowed = self.allowance(key);
+        if allowed.frames == 0 || allowed.bytes == 0 {
+            self.settle(key, true);
+            return 0;
+        }
+        let whole = chunk;
+        let chunk = &whole[..whole.len().min(allowed.bytes)];
+        let mut frames_left = allowed.frames;
         let slot = self.local.slot(key);
         let mut decoder = slot.decoder.take().expect("the decoder is out only during this call");
         let mut reassembly = std::mem::take(&mut slot.reassembly);
@@ -50,8 +62,12 @@ impl<H: Handler> ServiceShard<H> {
         let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), FrameError> {
             while let Some(frame) = reassembly.next(&mut decoder, chunk, &mut at, frame_size_max)? {
                 local.counters.frames_received += 1;
+                frames_left -= u32::from(!(frame.is_empty() && planted(Bug::EmptyFramesFree)));
                 handler.on_frame(&mut Session { key, local: &mut *local }, frame);
                 if !local.slot(key).connection.wants_frames() && !planted(Bug::FramesAfterEnd) {
+                    return Ok(());
+                }
+                if frames_left == 0 && at < chunk.len() {
                     return Ok(());
                 }
             }
@@ -73,6 +89,8 @@ impl<H: Handler> ServiceShard<H> {
         if !planted(Bug::CutFrameForgotten) {
             slot.reassembly = reassembly;
         }
+        self.spend(key, allowed.frames - frames_left, at);
+        self.settle(key, at < whole.len());
         at
     }
 

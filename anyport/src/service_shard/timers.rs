@@ -23,7 +23,13 @@ pub(super) fn idle_due(received_at: u64, idle_ticks: u64) -> u64 {
 }
 
 impl<H: Handler> ServiceShard<H> {
-    pub(super) fn advance_wheel(&mut self, stalled: bool) {
+    /// After a stall, what came in it may lie in the system still, because one turn takes only so much: nobody misses
+    /// a deadline at once then (R40).
+    pub(super) fn begin_grace(&mut self) {
+        self.grace_until = self.local.tick + GRACE_TICKS;
+    }
+
+    pub(super) fn advance_wheel(&mut self) {
         if self.local.wheel.is_empty() {
             return;
         }
@@ -42,7 +48,9 @@ impl<H: Handler> ServiceShard<H> {
                 TimerEvent::ConnectTimeout(seat) => self.connect_timed_out(seat),
                 TimerEvent::Dial(seat) => self.dial_due(seat),
                 TimerEvent::FilesDeadline => self.give_files_up(),
-                TimerEvent::Idle(key) => self.idle(key, stalled),
+                TimerEvent::Idle(key) => self.idle(key),
+                TimerEvent::Deadline(key, deadline) => self.deadline_fired(key, deadline),
+                TimerEvent::RateResume(key) => self.rate_allows(key),
             }
         }
         self.fired = fired;
@@ -65,7 +73,7 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     pub(super) fn until_next_timer(&self) -> Option<Duration> {
-        if self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due()) {
+        if self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due()) || !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let tick = self.local.wheel.next_tick()?;
@@ -77,16 +85,19 @@ impl<H: Handler> ServiceShard<H> {
         Some(due.saturating_sub(Duration::from_nanos(into_tick as u64)))
     }
 
-    /// The idle timer of a session: due, or moved on by what has arrived since. After a stall that may lie in the
-    /// system still, because one turn takes only so much; so nobody is idle at once then (R40).
-    pub(super) fn idle(&mut self, key: SlabKey, stalled: bool) {
+    /// The idle timer of a session: due, or moved on by what has arrived since.
+    pub(super) fn idle(&mut self, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
         if slot.connection.state() != State::Open {
             return;
         }
         let due = idle_due(slot.received_at, self.idle_ticks);
-        if due <= self.local.tick && stalled {
-            self.local.wheel.set(self.local.tick + GRACE_TICKS, TimerEvent::Idle(key));
+        if slot.connection.is_withheld() && !planted(Bug::IdleWhilePaused) {
+            // It is silent because we do not listen. When we do again its time begins anew, after this look.
+            let look = idle_due(self.local.tick, self.idle_ticks);
+            self.local.wheel.set(look, TimerEvent::Idle(key));
+        } else if due <= self.local.tick && self.local.tick < self.grace_until {
+            self.local.wheel.set(self.grace_until, TimerEvent::Idle(key));
         } else if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);

@@ -7,6 +7,7 @@ use anyport_core::{ChunkPool, CloseReason, Limits, SessionId, Slab, SlabKey, Tim
 use super::{
     slot::Slot,
     timers::{Owner, TimerTable},
+    watch::Deadline,
 };
 use crate::{
     append_file::Files,
@@ -37,6 +38,10 @@ pub(crate) enum TimerEvent {
         key: TimerKey,
         nth: u32,
     },
+    /// One of the deadlines for whole frames.
+    Deadline(SlabKey, Deadline),
+    /// The rates of a session allow more again.
+    RateResume(SlabKey),
 }
 
 /// Everything of one service on one shard that a callback may touch. Holds no driver.

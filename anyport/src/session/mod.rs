@@ -6,6 +6,7 @@ mod send;
 mod shard;
 mod slot;
 mod timers;
+mod watch;
 
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use anyport_driver::PeerAddress;
 
 pub(crate) use local::{Local, TimerEvent};
 pub use shard::Shard;
-pub(crate) use slot::{EncoderOf, Slot};
+pub(crate) use slot::{EncoderOf, Slot, Spent};
 pub(crate) use timers::{Owner, TimerTable};
+pub(crate) use watch::{Deadline, Fired, Rules, Watch};
 
 use crate::{
     group::Group,

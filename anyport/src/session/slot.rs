@@ -3,7 +3,7 @@
 use anyport_core::{Codec, Connection, Reassembly};
 use anyport_driver::{PeerAddress, SocketKey};
 
-use super::timers::TimerTable;
+use super::{timers::TimerTable, watch::Watch};
 use crate::{group::Memberships, handler::Handler};
 
 pub(crate) type DecoderOf<H> = <<H as Handler>::Codec as Codec>::Decoder;
@@ -17,13 +17,17 @@ pub(crate) struct Slot<H: Handler> {
     pub(crate) decoder: Option<DecoderOf<H>>,
     pub(crate) encoder: EncoderOf<H>,
     pub(crate) reassembly: Reassembly,
-    /// Bytes that arrived while the session was paused, or under pressure: they wait for the handler. Bounded
+    /// Bytes that arrived while the session was paused, held or under pressure: they wait for the handler. Bounded
     /// by what the driver had received before receiving was cancelled.
     pub(crate) backlog: Option<Box<Backlog>>,
     /// Those that the handler has set; nothing for a session that never had one.
     pub(crate) timers: Option<Box<TimerTable>>,
-    /// Tick at which bytes last arrived.
+    /// Tick at which bytes last arrived, or from which on they can again.
     pub(crate) received_at: u64,
+    /// Deadlines and rates, if the service has any.
+    pub(crate) watch: Option<Box<Watch>>,
+    /// What the session has had of its turn.
+    pub(crate) spent: Spent,
     pub(crate) peer: PeerAddress,
     pub(crate) dirty: bool,
     /// `on_open` was called, so `on_close` is owed.
@@ -35,6 +39,15 @@ pub(crate) struct Slot<H: Handler> {
     /// The groups that it is in.
     pub(crate) memberships: Option<Box<Memberships>>,
     pub(crate) state: H::State,
+}
+
+/// What a session has had of a turn. Of a turn that is over, nothing; the numbers of turns are used again, and who
+/// meets an old one by chance waits a turn longer.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Spent {
+    pub(crate) turn: u16,
+    pub(crate) frames: u16,
+    pub(crate) bytes: u32,
 }
 
 /// Bytes that wait for the handler.

@@ -31,6 +31,7 @@ fn step(rough: u32) -> impl Strategy<Value = Step> {
         12 => size().prop_map(Step::Send),
         6 => size().prop_map(Step::SendShared),
         6 => any::<bool>().prop_map(Step::Pause),
+        4 => any::<bool>().prop_map(Step::Hold),
         30 => (1..4_usize).prop_map(Step::Poll),
         16 => Just(Step::Poll(usize::MAX)),
         8 => Just(Step::Received),

@@ -18,6 +18,7 @@ pub(crate) enum Step {
     Send(usize),
     SendShared(usize),
     Pause(bool),
+    Hold(bool),
     Drain,
     Close(u16),
     /// Bytes arrive.
@@ -59,6 +60,7 @@ struct Oracle {
     state: State,
     cause: Option<CloseReason>,
     paused: bool,
+    held: bool,
     pressure: bool,
     end_of_stream: bool,
     shutdown_done: bool,
@@ -98,6 +100,7 @@ impl World {
                 state: connection.state(),
                 cause: None,
                 paused: false,
+                held: false,
                 pressure: false,
                 end_of_stream: false,
                 shutdown_done: false,
@@ -139,7 +142,12 @@ impl World {
 
     fn apply(&mut self, step: Step) -> bool {
         match step {
-            Step::Send(_) | Step::SendShared(_) | Step::Pause(_) | Step::Drain | Step::Close(_) => {
+            Step::Send(_)
+            | Step::SendShared(_)
+            | Step::Pause(_)
+            | Step::Hold(_)
+            | Step::Drain
+            | Step::Close(_) => {
                 self.command(step);
                 true
             }
@@ -203,6 +211,10 @@ impl World {
             Step::Pause(paused) => {
                 self.oracle.paused = paused;
                 self.connection.pause(paused);
+            }
+            Step::Hold(held) => {
+                self.oracle.held = held;
+                self.connection.hold(held);
             }
             Step::Drain => {
                 self.drain(DRAIN_REASON);
@@ -375,9 +387,9 @@ impl World {
     }
 
     fn receive_wanted(&self) -> bool {
-        let Oracle { paused, pressure, end_of_stream, state, .. } = self.oracle;
+        let Oracle { paused, held, pressure, end_of_stream, state, .. } = self.oracle;
         match state {
-            State::Open => !(end_of_stream || paused || pressure && self.pause_under_pressure),
+            State::Open => !(end_of_stream || paused || held || pressure && self.pause_under_pressure),
             State::Draining => !end_of_stream,
             _ => false,
         }
@@ -459,7 +471,7 @@ impl World {
                 if self.receive_wanted() {
                     assert!(in_flight.receive, "not receiving in {:?}", oracle.state);
                 } else {
-                    assert!(!receiving, "still receiving while paused, under pressure or at the end");
+                    assert!(!receiving, "still receiving while paused, held, under pressure or at the end");
                 }
                 assert!(oracle.pending == 0 || in_flight.send.is_some(), "bytes wait for nothing");
                 if oracle.state == State::Draining {

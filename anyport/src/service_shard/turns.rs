@@ -1,0 +1,125 @@
+//! What a session may have of a turn and of a second: frames and bytes. What is over waits, and others come first.
+//!
+//! A session that has had its part is held: it is not read from, and what had arrived stays in its backlog. Either the
+//! next turn goes on with it, after everybody else's input, or a timer does when its rates allow it.
+
+use anyport_core::{
+    CloseReason, OnExcess, SlabKey,
+    planted::{Bug, planted},
+};
+
+use super::ServiceShard;
+use crate::{
+    handler::Handler,
+    session::{Spent, TimerEvent},
+};
+
+/// Sessions that waited for their turn and have one, in each of the shard's.
+const READY_MAX: usize = 1024;
+
+/// What a session may still have of this turn.
+pub(super) struct Allowance {
+    pub(super) frames: u32,
+    pub(super) bytes: usize,
+}
+
+impl<H: Handler> ServiceShard<H> {
+    /// What the session may still have of this turn, and of its rates.
+    #[inline]
+    pub(super) fn allowance(&mut self, key: SlabKey) -> Allowance {
+        let (turn, tick) = (self.turn, self.local.tick);
+        let (frames_max, bytes_max) = (self.local.limits.turn_frames_max, self.local.limits.turn_bytes_max);
+        let slot = self.local.slot(key);
+        if slot.spent.turn != turn {
+            slot.spent = Spent { turn, frames: 0, bytes: 0 };
+        }
+        let Spent { frames, bytes, .. } = slot.spent;
+        let mut allowed = Allowance {
+            frames: frames_max.saturating_sub(usize::from(frames)) as u32,
+            bytes: bytes_max.saturating_sub(bytes as usize),
+        };
+        if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
+            allowed.frames = allowed.frames.min(watch.frames_allowed(rules, tick));
+        }
+        allowed
+    }
+
+    /// The session has had so much.
+    #[inline]
+    pub(super) fn spend(&mut self, key: SlabKey, frames: u32, bytes: usize) {
+        let tick = self.local.tick;
+        let slot = self.local.slot(key);
+        if !planted(Bug::TurnWithoutEnd) {
+            // Both are within an allowance, and so within its type.
+            slot.spent.frames += frames as u16;
+            slot.spent.bytes += bytes as u32;
+        }
+        if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
+            let cut = slot.reassembly.buffered() > 0;
+            watch.delivered(rules, tick, frames, cut);
+            self.set_deadlines(key);
+        }
+    }
+
+    /// Holds the session if it has had its part; `left` says that something waits for it.
+    #[inline]
+    pub(super) fn settle(&mut self, key: SlabKey, left: bool) {
+        if left || self.rules.is_some() {
+            self.hold(key, left);
+        }
+    }
+
+    fn hold(&mut self, key: SlabKey, left: bool) {
+        let tick = self.local.tick;
+        let slot = self.local.slot(key);
+        // Whoever is paused, choked, held or ending is not read from anyway.
+        if !slot.connection.wants_frames() {
+            return;
+        }
+        if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
+            let ticks = watch.ticks_to_wait(rules, tick, left);
+            if ticks > 0 {
+                if rules.on_excess() == OnExcess::Close {
+                    return slot.connection.close(CloseReason::RateExceeded);
+                }
+                slot.connection.hold(true);
+                watch.rate_held = true;
+                self.local.counters.rate_pauses += 1;
+                if !planted(Bug::RatePauseForEver) {
+                    self.local.wheel.set(tick.saturating_add(ticks), TimerEvent::RateResume(key));
+                }
+                return;
+            }
+        }
+        if left {
+            slot.connection.hold(true);
+            self.local.counters.held_back += 1;
+            if !planted(Bug::HeldBackForgotten) {
+                self.ready.push_back(key);
+            }
+        }
+    }
+
+    /// Sessions that the last turn held back have their turn.
+    pub(super) fn release_ready(&mut self) {
+        for _ in 0..self.ready.len().min(READY_MAX) {
+            let Some(key) = self.ready.pop_front() else { return };
+            self.release(key);
+        }
+    }
+
+    /// The rates of a session allow more again.
+    pub(super) fn rate_allows(&mut self, key: SlabKey) {
+        if let Some(watch) = self.local.sessions.get_mut(key).and_then(|slot| slot.watch.as_mut()) {
+            watch.rate_held = false;
+            self.release(key);
+        }
+    }
+
+    fn release(&mut self, key: SlabKey) {
+        if let Some(slot) = self.local.sessions.get_mut(key) {
+            slot.connection.hold(false);
+            self.local.mark(key);
+        }
+    }
+}
