@@ -205,7 +205,7 @@ impl Engine {
         warn_of_what_is_left_out(&server.address, &server.listen.socket);
         let address = resolve(&server.address)?;
         let role = Role::Server { address, listen: server.listen };
-        self.add(ServiceKind::Server, role, server.codec, &server.limits, make)
+        self.add(ServiceKind::Server, role, server.codec, server.limits, make)
     }
 
     /// Adds a client.
@@ -249,7 +249,7 @@ impl Engine {
         let orders = Orders::of(&client, targets);
         let kind = orders.kind();
         let role = Role::Client(orders);
-        self.add(kind, role, client.codec, &client.limits, make)
+        self.add(kind, role, client.codec, client.limits, make)
     }
 
     fn add<H: Handler>(
@@ -257,7 +257,7 @@ impl Engine {
         kind: ServiceKind,
         role: Role,
         codec: H::Codec,
-        limits: &Limits,
+        limits: Limits,
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Result<Remote<H>> {
         if self.services.len() >= SessionId::SERVICES_MAX {
@@ -274,7 +274,7 @@ impl Engine {
         let template = ServiceTemplate {
             make,
             codec,
-            limits: *limits,
+            limits,
             role,
             service: self.services.len() as u8,
             shards: self.shards,

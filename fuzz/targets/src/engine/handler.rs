@@ -75,6 +75,12 @@ impl<C: Codec> Recorder<C> {
         Self { ledger, wire, limits, codec: PhantomData }
     }
 
+    /// Reads again, if it was paused.
+    pub(super) fn resume(&self, session: &mut Session<'_, Self>) {
+        self.record(session, |record| record.paused = false);
+        session.resume();
+    }
+
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         open(&self.ledger)
     }

@@ -333,6 +333,15 @@ impl<C: Codec> World<C> {
         // Longer than anything lasts that a fault began, and than any limit.
         let long = Duration::from_mins(10);
         if self.idle_timeout.is_some() {
+            // Whoever is paused is silent because nobody listens. Who is listened to again may ask for a pause again.
+            for _ in 0..64 {
+                for shard in 0..2 {
+                    self.remote.post_to_shard(shard, |handler, shard| {
+                        shard.for_each(|session| handler.resume(session));
+                    });
+                }
+                self.pass(Duration::from_secs(1), STEPS_MAX);
+            }
             self.pass(long, STEPS_MAX);
             assert_eq!(
                 self.engine.held().sessions,
