@@ -71,6 +71,10 @@ counters! {
     held_back,
     /// Times that a session was not read from because it sent more than its `rates` allow.
     rate_pauses,
+    /// Jobs taken from the mailboxes, those for sessions that had gone included.
+    jobs,
+    /// Jobs refused because a mailbox was full.
+    jobs_refused,
     /// Turns of the shards.
     turns,
 }

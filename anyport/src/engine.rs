@@ -25,6 +25,7 @@ use crate::{
     handler::Handler,
     logic_pool::{PoolConfig, PoolCounters},
     offload::Desk,
+    recent::{Closed, Recent},
     remote::{Mail, Mailbox, Remote, mailbox},
     service::{Client, Role, Server, ServiceKind, resolve},
     shard_loop::ShardLoop,
@@ -79,6 +80,7 @@ pub(crate) struct Service {
     /// It listens at, or connects to, a Unix socket.
     unix: bool,
     pub(crate) published: Vec<Arc<Published>>,
+    pub(crate) recent: Vec<Arc<Recent>>,
 }
 
 impl Engine {
@@ -263,7 +265,8 @@ impl Engine {
         if self.services.len() >= SessionId::SERVICES_MAX {
             return Err(Error::TooManyServices);
         }
-        let (mails, mailboxes): (Vec<Mail<H>>, Vec<Mailbox<H>>) = (0..self.shards).map(|_| mailbox()).unzip();
+        let (mails, mailboxes): (Vec<Mail<H>>, Vec<Mailbox<H>>) =
+            (0..self.shards).map(|_| mailbox(limits.mailbox_max_jobs)).unzip();
         let published: Vec<_> = (0..self.shards).map(|_| Arc::<Published>::default()).collect();
         let groups = Registry::new(self.shards);
         let of_service = limits.service_queue_max_bytes.map(Budget::new);
@@ -271,6 +274,8 @@ impl Engine {
         let unix = role.is_unix();
         let live = Arc::<Live>::default();
         let places = Arc::new(Places::new(kind, limits.sessions_max, Arc::clone(&live)));
+        let recent: Vec<_> =
+            (0..self.shards).map(|_| Arc::new(Recent::new(limits.recent_closed_max))).collect();
         let template = ServiceTemplate {
             make,
             codec,
@@ -286,9 +291,16 @@ impl Engine {
             live: Arc::clone(&live),
             places: Arc::clone(&places),
             published: published.clone(),
+            recent: recent.clone(),
         };
-        self.services.push(Service { kind, template: Arc::new(template), unix, published });
-        Ok(Remote { shards: mails.into(), groups, places })
+        self.services.push(Service {
+            kind,
+            template: Arc::new(template),
+            unix,
+            published,
+            recent: recent.clone(),
+        });
+        Ok(Remote::new(mails, groups, places, recent))
     }
 
     /// A handle that ends the engine from any thread, before or after it has started.
@@ -350,6 +362,7 @@ impl Engine {
             threads: Vec::new(),
             addresses: vec![None; templates.len()],
             kinds: self.services.iter().map(|service| service.kind).collect(),
+            recent: self.services.iter().map(|service| service.recent.clone()).collect(),
             published: self.services.into_iter().map(|service| service.published).collect(),
         };
         let seed = any_number();
@@ -543,6 +556,7 @@ pub struct Running {
     addresses: Vec<Option<Address>>,
     kinds: Vec<ServiceKind>,
     published: Vec<Vec<Arc<Published>>>,
+    recent: Vec<Vec<Arc<Recent>>>,
 }
 
 impl Running {
@@ -591,6 +605,12 @@ impl Running {
     /// What the pool does, and has done. Zeros for an engine that has offloaded nothing.
     pub fn pool_counters(&self) -> PoolCounters {
         self.desk.counters()
+    }
+
+    /// The sessions of a service that ended last, the very last one first: up to
+    /// [`recent_closed_max`](Limits::recent_closed_max) of each shard. None if there is no such service.
+    pub fn recently_closed(&self, service: usize) -> Vec<Closed> {
+        self.recent.get(service).map(|shards| Recent::of_all(shards)).unwrap_or_default()
     }
 
     /// A handle that ends the engine from any thread.

@@ -26,7 +26,7 @@
 //! | allow and forbid | [`Limits`], [`SendMarks`], [`SocketOptions`] |
 //! | turn frames into typed messages | [`Message`], [`Router`] |
 //! | know why a session ended | [`CloseReason`], [`Counters`] |
-//! | reach a session from another thread | [`Remote`] |
+//! | reach a session from another thread, ask it, look at all | [`Remote`] |
 //! | append to a file without waiting for a disk | [`AppendFile`], [`Shard::append`], [`LogFile`] |
 //! | call what blocks, or computes for long | [`Session::offload`], [`PoolConfig`], [`CompletionPort`] |
 //! | start and stop | [`Engine`], [`Running`], [`Stop`] |
@@ -46,12 +46,15 @@ mod engine;
 mod error;
 mod group;
 mod handler;
+mod info;
 mod log_limit;
 mod logic_pool;
 mod message;
 #[cfg(all(loom, test))]
 mod models;
 mod offload;
+mod on_shard;
+mod recent;
 mod remote;
 mod router;
 mod service;
@@ -96,10 +99,12 @@ pub use engine::{Engine, Running, Spread};
 pub use error::{Error, Result};
 pub use group::{Group, GroupInfo, Reach};
 pub use handler::{ConnectFailure, Handler, Pressure, Reconnect, TimerKey};
+pub use info::{SessionInfo, Traffic};
 pub use logic_pool::{PoolConfig, PoolCounters};
 pub use message::{Message, MessageError};
 pub use offload::OffloadError;
-pub use remote::Remote;
+pub use recent::Closed;
+pub use remote::{Answer, Answers, AskError, PostError, Remote};
 pub use router::Router;
 pub use service::{Client, Server, ServiceKind};
 pub use session::{Session, Shard};

@@ -9,6 +9,7 @@ use anyport_driver::{Address, Completion, Driver};
 
 use crate::{
     error::{Error, Result},
+    on_shard::OnShard,
     service_shard::{ServiceOnShard, service_of},
     stop::{Phase, Stop},
 };
@@ -25,12 +26,24 @@ pub(crate) struct ShardLoop<D: Driver> {
     more_jobs: bool,
     /// The time of the last turn.
     now: Instant,
+    /// Its thread must not wait for what a shard is to do.
+    _here: OnShard,
 }
 
 impl<D: Driver> ShardLoop<D> {
     pub(crate) fn new(io: D, services: Vec<Box<dyn ServiceOnShard<D>>>, stop: Stop) -> Self {
         let now = io.now();
-        Self { io, services, completions: Vec::new(), stop, phase: Phase::Run, more_jobs: false, now }
+        let completions = Vec::new();
+        Self {
+            io,
+            services,
+            completions,
+            stop,
+            phase: Phase::Run,
+            more_jobs: false,
+            now,
+            _here: OnShard::mark(),
+        }
     }
 
     /// Starts every service; gives the addresses that are listened on.
@@ -88,7 +101,14 @@ impl<D: Driver> ShardLoop<D> {
             service.flush(&mut self.io);
             service.publish();
         }
-        Ok(self.phase != Phase::Run && self.services.iter().all(|service| service.is_finished()))
+        let over = self.phase != Phase::Run && self.services.iter().all(|service| service.is_finished());
+        Ok(over && self.end_jobs())
+    }
+
+    /// Nothing is left to do but jobs: takes no more, and says whether those that were accepted have run.
+    fn end_jobs(&mut self) -> bool {
+        // One service after the other: a job of the first may still post to the second.
+        self.services.iter_mut().all(|service| service.end_jobs())
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -43,6 +43,7 @@ use crate::{
     error::{Error, Result},
     logic_pool::PoolCounters,
     offload::{Desk, OffloadError},
+    recent::{Closed, Recent},
     shard_loop::ShardLoop,
     stop::{Phase, Stop},
 };
@@ -73,6 +74,7 @@ impl Engine {
             net: net.clone(),
             shards: Vec::new(),
             addresses: vec![None; templates.len()],
+            recent: self.services.iter().map(|service| service.recent.clone()).collect(),
             published: self.services.into_iter().map(|service| service.published).collect(),
             stop: self.stop,
             desk: Arc::new(Desk::simulated(self.pool.unwrap_or_default())),
@@ -121,6 +123,7 @@ pub struct SimEngine {
     shards: Vec<Option<ShardLoop<Sim>>>,
     addresses: Vec<Option<Address>>,
     published: Vec<Vec<Arc<Published>>>,
+    recent: Vec<Vec<Arc<Recent>>>,
     stop: Stop,
     desk: Arc<Desk>,
     /// Turns since the clock moved by itself.
@@ -152,6 +155,12 @@ impl SimEngine {
     /// What the pool does, and has done.
     pub fn pool_counters(&self) -> PoolCounters {
         self.desk.counters()
+    }
+
+    /// The sessions of a service that ended last, as [`Running::recently_closed`](crate::Running::recently_closed)
+    /// gives them.
+    pub fn recently_closed(&self, service: usize) -> Vec<Closed> {
+        self.recent.get(service).map(|shards| Recent::of_all(shards)).unwrap_or_default()
     }
 
     /// A handle that ends the engine.

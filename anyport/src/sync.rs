@@ -7,12 +7,12 @@ pub(crate) use anyport_driver::model::{
     cell::OnceLock,
     channel as mpsc,
     loom::{
-        sync::{Mutex, MutexGuard},
+        sync::{Condvar, Mutex, MutexGuard},
         thread::yield_now,
     },
 };
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::{Mutex, MutexGuard, OnceLock, atomic, mpsc},
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, atomic, mpsc},
     thread::yield_now,
 };

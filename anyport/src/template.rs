@@ -16,6 +16,7 @@ use crate::{
     group::Registry,
     handler::Handler,
     offload::Desk,
+    recent::Recent,
     remote::{Mail, Mailbox},
     service::Role,
     service_shard::{Birth, ServiceOnShard, ServiceShard},
@@ -64,6 +65,7 @@ pub(crate) struct ServiceTemplate<H: Handler, F> {
     pub(crate) live: Arc<Live>,
     pub(crate) places: Arc<Places>,
     pub(crate) published: Vec<Arc<Published>>,
+    pub(crate) recent: Vec<Arc<Recent>>,
 }
 
 impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
@@ -114,6 +116,7 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
             seed: birth.seed
                 ^ (u64::from(self.service) << 8 | shard as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             shards: self.shards,
+            recent: Arc::clone(&self.recent[shard]),
             now: birth.now,
         })
     }

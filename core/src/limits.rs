@@ -133,6 +133,12 @@ pub struct Limits {
     /// up, the sessions that read least are closed (`SendBudget`) in favour of the others. `None`: only the queue of each
     /// is limited. Default `None`.
     pub service_queue_max_bytes: Option<usize>,
+    /// Most jobs that wait for a shard, in its mailbox of this service. What is posted beyond waits for room or is
+    /// refused (`PostError::Full`), and counted. Range 1 to 16,777,216. Default 65,536.
+    pub mailbox_max_jobs: usize,
+    /// How many of the sessions that ended last each shard remembers, for whoever looks. 96 bytes each. At most
+    /// 65,536. Default 64.
+    pub recent_closed_max: usize,
     /// Stop reading from a session while its send queue is above `high_water_bytes`, so that a peer that
     /// asks faster than it reads slows itself down. Default true.
     pub pause_reading_under_pressure: bool,
@@ -158,6 +164,8 @@ impl Default for Limits {
             linger: Duration::from_secs(1),
             send: SendMarks::default(),
             service_queue_max_bytes: None,
+            mailbox_max_jobs: 65_536,
+            recent_closed_max: 64,
             pause_reading_under_pressure: true,
         }
     }
@@ -192,6 +200,8 @@ impl Limits {
             let zero = timeout.is_some_and(|timeout| timeout.is_zero());
             within(limit, "must be above zero (None turns it off)", usize::from(!zero), 1..=1)?;
         }
+        within("mailbox_max_jobs", "must be from 1 to 16777216", self.mailbox_max_jobs, 1..=1 << 24)?;
+        within("recent_closed_max", "must not exceed 65536", self.recent_closed_max, 0..=1 << 16)?;
         self.validate_counts()?;
         if let Some(rate) = self.receive_rate_min {
             period("receive_rate_min.window", rate.window)?;

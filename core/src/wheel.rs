@@ -30,6 +30,11 @@ pub fn ticks_down(since_start: Duration) -> u64 {
     u64::try_from(since_start.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The time that so many ticks take, as far as nanoseconds in 64 bits go.
+pub fn duration_of(ticks: u64) -> Duration {
+    Duration::from_nanos(ticks.saturating_mul(TICK.as_nanos() as u64))
+}
+
 /// No entry: the end of a list.
 const NONE: u32 = u32::MAX;
 /// The place of an entry that is in no list.

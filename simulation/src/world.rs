@@ -371,7 +371,7 @@ impl<'a, C: Wire> World<'a, C> {
         let Some(remote) = (if is_client { self.client.as_ref() } else { Some(&self.server) }) else {
             return;
         };
-        remote.post(id, move |handler, session| {
+        let _ = remote.post(id, move |handler, session| {
             let got = session.id();
             let known = session.state().record;
             let mut ledger = handler.shared.ledger();
@@ -389,7 +389,7 @@ impl<'a, C: Wire> World<'a, C> {
         self.jobs_posted += 1;
         let number = self.jobs_posted;
         self.posted[shard] = number;
-        self.server.post_to_shard(shard, move |handler, on| {
+        let _ = self.server.post_to_shard(shard, move |handler, on| {
             let mut ledger = handler.shared.ledger();
             ledger.ensure(on.index() == shard, || {
                 format!("a job for shard {shard} ran on shard {}", on.index())
@@ -529,7 +529,7 @@ impl<'a, C: Wire> World<'a, C> {
         for id in paused {
             let remote = if id.service() == 1 { self.client.as_ref() } else { Some(&self.server) };
             let Some(remote) = remote else { continue };
-            remote.post(id, |handler, session| handler.pause(session, false));
+            let _ = remote.post(id, |handler, session| handler.pause(session, false));
         }
     }
 

@@ -508,9 +508,13 @@ impl Delivery<'_> {
         let Self { id, pool, marks, tally } = self;
         let mut queue = |slot: &mut Slot<H>, range: Range<usize>, overflow: Overflow, count: u64| {
             match queue(&mut slot.connection, bytes, range, overflow, marks, pool) {
-                Sent::Queued => tally.delivered += count,
+                Sent::Queued => {
+                    tally.delivered += count;
+                    slot.traffic.frames_sent += count;
+                }
                 Sent::High => {
                     tally.delivered += count;
+                    slot.traffic.frames_sent += count;
                     slot.pressure_rose = true;
                 }
                 // The connection counts what it loses; the difference is added below.

@@ -7,6 +7,7 @@ mod admission;
 mod counters;
 mod ending;
 mod mailbox;
+mod room;
 mod sharing;
 
 use std::{
@@ -22,12 +23,16 @@ use anyport_driver::{
 
 use crate::{
     admission::Live,
+    budget::Purse,
     counters::{Counters, Published},
+    dialing::Places,
+    group::Registry,
     handler::Handler,
     logic_pool::PoolConfig,
     offload::Desk,
+    recent::Recent,
     remote::{Mail, Mailbox, Remote, mailbox},
-    service::Role,
+    service::{Role, ServiceKind},
     service_shard::{Birth, ServiceShard},
     session::Session,
     shard_loop::ShardLoop,
@@ -44,6 +49,8 @@ enum Event {
     /// A job ran, on this session if it was posted to one.
     Ran(u8, Option<SessionId>),
     Sent,
+    /// So many of a poster's jobs were accepted.
+    Accepted(usize),
     Closed(SessionId, CloseReason),
 }
 
@@ -146,6 +153,7 @@ struct World {
     stop: Stop,
     live: Arc<Live>,
     mails: Vec<Mail<Probe>>,
+    groups: Arc<Registry>,
     mailboxes: Vec<Option<Mailbox<Probe>>>,
     published: Vec<Arc<Published>>,
     connections: Connections,
@@ -157,11 +165,17 @@ struct World {
 
 impl World {
     fn new(shards: usize) -> Self {
-        let (mails, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox()).unzip();
+        Self::with_room(shards, 10)
+    }
+
+    /// With mailboxes for so many jobs each.
+    fn with_room(shards: usize, jobs_max: usize) -> Self {
+        let (mails, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox(jobs_max)).unzip();
         Self {
             stop: Stop::default(),
             live: Arc::default(),
             mails,
+            groups: Registry::new(shards),
             mailboxes: mailboxes.into_iter().map(Some).collect(),
             published: (0..shards).map(|_| Arc::default()).collect(),
             connections: Connections::default(),
@@ -172,7 +186,12 @@ impl World {
     }
 
     fn remote(&self) -> Remote<Probe> {
-        Remote { shards: self.mails.clone().into() }
+        Remote::new(self.mails.clone(), Arc::clone(&self.groups), self.places(), Vec::new())
+    }
+
+    /// Nobody is told to connect.
+    fn places(&self) -> Arc<Places> {
+        Arc::new(Places::new(ServiceKind::Server, self.sessions_max, Arc::clone(&self.live)))
     }
 
     /// What the shard's thread is to run, from start to end.
@@ -191,6 +210,8 @@ impl World {
         let hand_to = if self.hands_over { self.mails.clone() } else { Vec::new() };
         let (stop, live, log) = (self.stop.clone(), Arc::clone(&self.live), self.log.clone());
         let published = Arc::clone(&self.published[shard]);
+        let (places, shards) = (self.places(), self.mails.len());
+        let (mails, groups) = (self.mails.clone(), Arc::clone(&self.groups));
         let (connections, sessions_max) = (self.connections.clone(), self.sessions_max);
         move || {
             let mut driver = ModelDriver::new(plan.notice, &connections, plan.peers.0, plan.peers.1);
@@ -205,7 +226,7 @@ impl World {
                 codec: Raw,
                 limits: Limits { sessions_max, ..Limits::default() },
                 role: Role::Server {
-                    address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                    address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
                     listen: ListenOptions::default(),
                 },
                 shard: shard as u8,
@@ -214,8 +235,15 @@ impl World {
                 jobs: mailbox.open(driver.waker()),
                 hand_to,
                 desk: Arc::new(Desk::with_threads(PoolConfig::default())),
+                mails,
+                groups,
+                purse: Purse::new(Vec::new(), 1),
                 live,
                 published,
+                recent: Arc::new(Recent::new(0)),
+                places,
+                seed: 0,
+                shards,
                 now: driver.now(),
             });
             ShardLoop::new(driver, vec![Box::new(service)], stop)

@@ -19,7 +19,7 @@ fn a_broadcast() {
     let remote = world.remote();
     for shard in 0..2 {
         let message = Arc::clone(&message);
-        remote.post_to_shard(shard, move |_, shard| {
+        let _ = remote.post_to_shard(shard, move |_, shard| {
             shard.for_each(|session| {
                 session.send_shared(Arc::clone(&message));
             });
@@ -43,7 +43,7 @@ fn a_broadcast_of_borrowed_bytes() {
     let borrowed: Weak<[u8]> = Arc::downgrade(&message);
     let (remote, log) = (world.remote(), world.log.clone());
     let ran = log.clone();
-    remote.post_to_shard(0, move |_, _| {
+    let _ = remote.post_to_shard(0, move |_, _| {
         ran.note(Event::Ran(u8::from(borrowed.upgrade().is_some()), None));
     });
     drop(message);

@@ -9,6 +9,7 @@ use anyport_driver::{Accepted, Detached, Driver, Op, PeerAddress, SocketKey};
 use super::{ServiceShard, timers::idle_due};
 use crate::{
     handler::Handler,
+    info::Traffic,
     remote::Job,
     service::Role,
     session::{Local, Slot, Spent, TimerEvent},
@@ -91,6 +92,8 @@ impl<H: Handler> ServiceShard<H> {
             reassembly: Reassembly::default(),
             backlog: None,
             timers: None,
+            opened_at: self.local.tick,
+            traffic: Traffic::default(),
             received_at: self.local.tick,
             watch: None,
             spent: Spent::default(),
@@ -106,8 +109,10 @@ impl<H: Handler> ServiceShard<H> {
 
     pub(super) fn opened(&mut self, key: SlabKey) {
         self.local.counters.sessions += 1;
+        let tick = self.local.tick;
         let slot = self.local.slot(key);
         slot.opened = true;
+        slot.opened_at = tick;
         if self.idle_ticks > 0 {
             let deadline = idle_due(self.local.tick, self.idle_ticks);
             self.local.wheel.set(deadline, TimerEvent::Idle(key));

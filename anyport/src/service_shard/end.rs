@@ -9,7 +9,7 @@ use anyport_core::{
 use anyport_driver::PeerAddress;
 
 use super::ServiceShard;
-use crate::handler::Handler;
+use crate::{handler::Handler, info::SessionInfo, recent::Closed};
 
 impl<H: Handler> ServiceShard<H> {
     /// The end of a session: reported once, then its slot is free.
@@ -27,6 +27,7 @@ impl<H: Handler> ServiceShard<H> {
             if planted(Bug::EndToldTwice) {
                 self.call(key, |handler, session| handler.on_close(session, reason));
             }
+            self.keep_closed(key, reason);
             self.log_closed(key, peer, reason);
         }
         self.local.leave_all(key);
@@ -44,6 +45,12 @@ impl<H: Handler> ServiceShard<H> {
         if let Some(seat) = seat {
             self.seat_is_free(seat);
         }
+    }
+
+    /// Keeps what is left of a session, for whoever looks.
+    fn keep_closed(&mut self, key: SlabKey, reason: CloseReason) {
+        let SessionInfo { id, peer, age, traffic, .. } = self.local.info(key);
+        self.recent.keep(Closed { id, peer, reason, at: self.local.now, lasted: age, traffic });
     }
 
     pub(super) fn log_closed(&mut self, key: SlabKey, peer: PeerAddress, reason: CloseReason) {

@@ -17,9 +17,11 @@ use crate::{
 impl<H: Handler> ServiceShard<H> {
     #[inline]
     pub(super) fn sent(&mut self, key: SlabKey, batch: Box<SendBatch>, result: Result<(), Fault>) {
-        self.local.counters.bytes_sent += batch.sent() as u64;
+        let bytes = batch.sent() as u64;
+        self.local.counters.bytes_sent += bytes;
         let Local { sessions, limits, pool, tick, .. } = &mut self.local;
         let slot = sessions.get_mut(key).expect("a slot is not freed while a send is in flight");
+        slot.traffic.bytes_sent += bytes;
         if slot.connection.is_choked() {
             // We do not listen to it, but it reads: it is there.
             slot.received_at = *tick;

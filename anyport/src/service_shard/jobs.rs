@@ -16,7 +16,8 @@ impl<H: Handler> ServiceShard<H> {
     pub(super) fn take_jobs<D: Driver>(&mut self, io: &mut D) -> bool {
         let jobs_max = if planted(Bug::JobsLeft) { 1 } else { JOBS_MAX };
         for _ in 0..jobs_max {
-            let Ok(job) = self.jobs.try_recv() else { return false };
+            let Some(job) = self.jobs.take() else { return false };
+            self.local.counters.jobs += 1;
             match job {
                 Job::Session(id, job) => {
                     let id = if planted(Bug::JobForAnother) { self.tenant_of(id) } else { id };
@@ -30,6 +31,7 @@ impl<H: Handler> ServiceShard<H> {
                 Job::Adopt(detached, peer) => self.adopted(io, detached, peer),
             }
         }
+        self.jobs.give_places_back();
         !planted(Bug::JobsLeft)
     }
 

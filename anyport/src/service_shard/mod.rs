@@ -39,11 +39,11 @@ use crate::{
     handler::Handler,
     log_limit::LogLimit,
     offload::{Desk, Offloads},
-    remote::{Job, Mail},
+    recent::Recent,
+    remote::{Inbox, Mail},
     service::Role,
     session::{Local, Rules, TimerEvent, TimerTable},
     stop::Stop,
-    sync::mpsc::Receiver,
 };
 
 /// Slot index in the token of a listener: no session has it.
@@ -78,6 +78,8 @@ pub(crate) trait ServiceOnShard<D: Driver> {
     fn drain(&mut self, io: &mut D);
     fn abort(&mut self);
     fn is_finished(&self) -> bool;
+    /// Takes no more jobs. True once all that were accepted have run.
+    fn end_jobs(&mut self) -> bool;
     fn publish(&mut self);
     fn audit(&self) -> Audit;
 }
@@ -91,7 +93,7 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) shard: u8,
     pub(crate) service: u8,
     pub(crate) stop: Stop,
-    pub(crate) jobs: Receiver<Job<H>>,
+    pub(crate) jobs: Inbox<H>,
     /// Shards that this one hands accepted connections to; empty if each shard accepts its own.
     pub(crate) hand_to: Vec<Mail<H>>,
     /// Every shard's mailbox.
@@ -107,6 +109,7 @@ pub(crate) struct Birth<H: Handler> {
     pub(crate) seed: u64,
     /// How many shards there are.
     pub(crate) shards: usize,
+    pub(crate) recent: Arc<Recent>,
     pub(crate) now: Instant,
 }
 
@@ -115,7 +118,7 @@ pub(crate) struct ServiceShard<H: Handler> {
     local: Local<H>,
     role: Role,
     listener: Option<SocketKey>,
-    jobs: Receiver<Job<H>>,
+    jobs: Inbox<H>,
     hand_to: Vec<Mail<H>>,
     next_hand: usize,
     /// Sessions of the service over all shards.
@@ -135,13 +138,15 @@ pub(crate) struct ServiceShard<H: Handler> {
     closed_changed: bool,
     log_limit: LogLimit,
     published: Arc<Published>,
+    /// Sessions that ended last.
+    recent: Arc<Recent>,
 }
 
 impl<H: Handler> ServiceShard<H> {
     pub(crate) fn new(birth: Birth<H>) -> Self {
         let Birth { handler, codec, limits, role, shard, service, stop, jobs, .. } = birth;
-        let Birth { hand_to, mails, groups, purse, desk, live, places, published, seed, shards, now, .. } =
-            birth;
+        let Birth { hand_to, mails, groups, purse, desk, live, places, published, recent, .. } = birth;
+        let Birth { seed, shards, now, .. } = birth;
         let mut pool = ChunkPool::new();
         pool.set_allowance(purse.allowance());
         let dialing = match &role {
@@ -194,6 +199,7 @@ impl<H: Handler> ServiceShard<H> {
             closed_changed: true,
             log_limit: LogLimit::default(),
             published,
+            recent,
         }
     }
 
@@ -347,9 +353,14 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.is_over_but_for_files() && self.local.files.are_over()
     }
 
+    fn end_jobs(&mut self) -> bool {
+        self.jobs.close()
+    }
+
     fn publish(&mut self) {
         self.local.lower_allowance();
         self.local.counters.turns += 1;
+        self.local.counters.jobs_refused = self.jobs.refused();
         self.published.publish(&self.local.counters, std::mem::take(&mut self.closed_changed));
     }
 

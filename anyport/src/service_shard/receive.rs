@@ -21,6 +21,7 @@ impl<H: Handler> ServiceShard<H> {
         let tick = self.local.tick;
         let slot = self.local.slot(key);
         slot.received_at = tick;
+        slot.traffic.bytes_received += lease.len() as u64;
         if slot.connection.handle_received() {
             if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
                 watch.received(rules, tick, lease.len());
@@ -58,11 +59,12 @@ impl<H: Handler> ServiceShard<H> {
         let mut reassembly = std::mem::take(&mut slot.reassembly);
         let Self { handler, local, frame_size_max, .. } = self;
         let frame_size_max = *frame_size_max;
-        let mut at = 0;
+        let (mut at, mut frames) = (0, 0);
         let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), FrameError> {
             while let Some(frame) = reassembly.next(&mut decoder, chunk, &mut at, frame_size_max)? {
                 local.counters.frames_received += 1;
                 frames_left -= u32::from(!(frame.is_empty() && planted(Bug::EmptyFramesFree)));
+                frames += 1;
                 handler.on_frame(&mut Session { key, local: &mut *local }, frame);
                 if !local.slot(key).connection.wants_frames() && !planted(Bug::FramesAfterEnd) {
                     return Ok(());
@@ -85,6 +87,7 @@ impl<H: Handler> ServiceShard<H> {
             Err(_) => self.handler_panicked(key),
         }
         let slot = self.local.slot(key);
+        slot.traffic.frames_received += frames;
         slot.decoder = Some(decoder);
         if !planted(Bug::CutFrameForgotten) {
             slot.reassembly = reassembly;

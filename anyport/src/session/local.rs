@@ -16,6 +16,7 @@ use crate::{
     dialing::{Dialing, SeatKey},
     group::GroupTable,
     handler::{Handler, TimerKey},
+    info::SessionInfo,
     offload::Offloads,
     remote::Mail,
     stop::Stop,
@@ -106,6 +107,19 @@ impl<H: Handler> Local<H> {
     #[inline]
     pub(crate) fn slot(&mut self, key: SlabKey) -> &mut Slot<H> {
         self.sessions.get_mut(key).expect("a session's view does not outlive its slot")
+    }
+
+    /// What can be seen of a session from outside.
+    pub(crate) fn info(&self, key: SlabKey) -> SessionInfo {
+        let slot = self.sessions.get(key).expect("the caller has just seen it");
+        SessionInfo {
+            id: self.id(key),
+            peer: slot.peer,
+            age: wheel::duration_of(self.tick.saturating_sub(slot.opened_at)),
+            state: slot.connection.state(),
+            traffic: slot.traffic,
+            queued_bytes: slot.connection.queued_bytes(),
+        }
     }
 
     pub(crate) fn id(&self, key: SlabKey) -> SessionId {

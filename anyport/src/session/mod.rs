@@ -22,6 +22,7 @@ pub(crate) use watch::{Deadline, Fired, Rules, Watch};
 use crate::{
     group::Group,
     handler::{Handler, TimerKey},
+    info::SessionInfo,
 };
 
 /// The session that an event is about.
@@ -44,6 +45,11 @@ impl<H: Handler> Session<'_, H> {
     /// The other end: who connected, or where to. Who connects to a Unix socket has no address.
     pub fn peer_address(&mut self) -> PeerAddress {
         self.local.slot(self.key).peer
+    }
+
+    /// How old it is, what went over it, what is queued.
+    pub fn info(&self) -> SessionInfo {
+        self.local.info(self.key)
     }
 
     /// True until it drains or closes.

@@ -163,9 +163,13 @@ impl<H: Handler> Session<'_, H> {
         sent: Sent,
     ) -> Sent {
         match sent {
-            Sent::Queued => counters.frames_sent += 1,
+            Sent::Queued => {
+                counters.frames_sent += 1;
+                slot.traffic.frames_sent += 1;
+            }
             Sent::High => {
                 counters.frames_sent += 1;
+                slot.traffic.frames_sent += 1;
                 slot.pressure_rose = true;
             }
             Sent::Skipped => {}

@@ -8,6 +8,7 @@ use super::{Local, Owner, Session};
 use crate::{
     group::{Group, Reach},
     handler::{Handler, TimerKey},
+    info::SessionInfo,
 };
 
 /// The shard that an event happens on: the sessions of your service that live on it.
@@ -50,6 +51,12 @@ impl<H: Handler> Shard<'_, H> {
                 each(&mut Session { key, local: self.local });
             }
         }
+    }
+
+    /// The sessions of this service on this shard that `filter` picks, closing ones included.
+    pub fn find(&self, filter: impl Fn(&SessionInfo) -> bool) -> Vec<SessionInfo> {
+        let opened = self.local.sessions.iter().filter(|(_, slot)| slot.opened);
+        opened.map(|(key, _)| self.local.info(key)).filter(filter).collect()
     }
 
     /// Calls [`on_timer`](Handler::on_timer) once, not before `after` has passed and about 65 µs at most after

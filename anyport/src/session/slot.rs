@@ -4,7 +4,7 @@ use anyport_core::{Codec, Connection, Reassembly};
 use anyport_driver::{PeerAddress, SocketKey};
 
 use super::{timers::TimerTable, watch::Watch};
-use crate::{group::Memberships, handler::Handler};
+use crate::{group::Memberships, handler::Handler, info::Traffic};
 
 pub(crate) type DecoderOf<H> = <<H as Handler>::Codec as Codec>::Decoder;
 pub(crate) type EncoderOf<H> = <<H as Handler>::Codec as Codec>::Encoder;
@@ -22,6 +22,9 @@ pub(crate) struct Slot<H: Handler> {
     pub(crate) backlog: Option<Box<Backlog>>,
     /// Those that the handler has set; nothing for a session that never had one.
     pub(crate) timers: Option<Box<TimerTable>>,
+    /// Tick at which it opened, or its socket did.
+    pub(crate) opened_at: u64,
+    pub(crate) traffic: Traffic,
     /// Tick at which bytes last arrived, or from which on they can again.
     pub(crate) received_at: u64,
     /// Deadlines and rates, if the service has any.

@@ -50,9 +50,11 @@ fn a_peers_address_is_that_of_its_socket(driver: DriverChoice) {
     let local = peer.0.local_addr().unwrap();
     assert!(matches!(told.recv().unwrap(), Event::Open));
     let (ask, answer) = channel();
-    bed.remote.post_to_shard(0, move |_, shard| {
-        shard.for_each(|session| ask.send(session.peer_address()).unwrap());
-    });
+    bed.remote
+        .post_to_shard(0, move |_, shard| {
+            shard.for_each(|session| ask.send(session.peer_address()).unwrap());
+        })
+        .unwrap();
     let address = answer.recv().unwrap();
     assert_eq!((address.socket(), address.ip()), (Some(local), Some(local.ip())));
     assert_eq!(address.to_string(), local.to_string());
@@ -155,10 +157,12 @@ mod unix {
         }
         for shard in 0..3 {
             let (tell, told) = channel();
-            remote.post_to_shard(shard, move |_, shard| {
-                shard.for_each(|session| assert_eq!(session.peer_address(), PeerAddress::Unix));
-                tell.send(shard.sessions()).unwrap();
-            });
+            remote
+                .post_to_shard(shard, move |_, shard| {
+                    shard.for_each(|session| assert_eq!(session.peer_address(), PeerAddress::Unix));
+                    tell.send(shard.sessions()).unwrap();
+                })
+                .unwrap();
             assert_eq!(told.recv().unwrap(), 10);
         }
         drop(peers);

@@ -183,12 +183,14 @@ fn a_million_records_keep_their_order(driver: DriverChoice) {
     let description = AppendFile::at(&path).queue_max_bytes(64 << 20);
     let (bed, _told) = clerk(driver, &description);
     for first in (0..RECORDS).step_by(A_TURN as usize) {
-        bed.remote.post_to_shard(0, move |clerk, shard| {
-            let file = clerk.file.unwrap();
-            for number in first..first + A_TURN {
-                assert_eq!(shard.append(file, format!("{number}\n").as_bytes()), Appended::Queued);
-            }
-        });
+        bed.remote
+            .post_to_shard(0, move |clerk, shard| {
+                let file = clerk.file.unwrap();
+                for number in first..first + A_TURN {
+                    assert_eq!(shard.append(file, format!("{number}\n").as_bytes()), Appended::Queued);
+                }
+            })
+            .unwrap();
     }
     let expected = lines(0..RECORDS);
     bed.counters_when(|counters| counters.bytes_appended == expected.len() as u64);
@@ -202,12 +204,14 @@ fn rotation_loses_no_record_and_repeats_none(driver: DriverChoice) {
     let description = AppendFile::at(&path).rotate_at_bytes(10_000).keep(1_000);
     let (bed, told) = clerk(driver, &description);
     for first in (0..20_000).step_by(1_000) {
-        bed.remote.post_to_shard(0, move |clerk, shard| {
-            let file = clerk.file.unwrap();
-            for number in first..first + 1_000 {
-                assert_eq!(shard.append(file, format!("{number}\n").as_bytes()), Appended::Queued);
-            }
-        });
+        bed.remote
+            .post_to_shard(0, move |clerk, shard| {
+                let file = clerk.file.unwrap();
+                for number in first..first + 1_000 {
+                    assert_eq!(shard.append(file, format!("{number}\n").as_bytes()), Appended::Queued);
+                }
+            })
+            .unwrap();
     }
     let expected = lines(0..20_000);
     bed.counters_when(|counters| counters.bytes_appended == expected.len() as u64);
@@ -287,14 +291,16 @@ fn records_above_the_bound_are_refused_and_counted(driver: DriverChoice) {
     let folder = Folder::new();
     let path = folder.file("a.log");
     let (bed, _told) = clerk(driver, &AppendFile::at(&path).queue_max_bytes(100));
-    bed.remote.post_to_shard(0, |clerk, shard| {
-        let file = clerk.file.unwrap();
-        assert_eq!(shard.append(file, &[b'a'; 60]), Appended::Queued);
-        assert_eq!(shard.append(file, &[b'b'; 41]), Appended::Refused(AppendRefusal::Full));
-        assert_eq!(shard.append(file, &[b'c'; 40]), Appended::Queued);
-        assert_eq!(shard.file_queued_bytes(file), 100);
-        assert_eq!(shard.append(file, b"d"), Appended::Refused(AppendRefusal::Full));
-    });
+    bed.remote
+        .post_to_shard(0, |clerk, shard| {
+            let file = clerk.file.unwrap();
+            assert_eq!(shard.append(file, &[b'a'; 60]), Appended::Queued);
+            assert_eq!(shard.append(file, &[b'b'; 41]), Appended::Refused(AppendRefusal::Full));
+            assert_eq!(shard.append(file, &[b'c'; 40]), Appended::Queued);
+            assert_eq!(shard.file_queued_bytes(file), 100);
+            assert_eq!(shard.append(file, b"d"), Appended::Refused(AppendRefusal::Full));
+        })
+        .unwrap();
     let counters = bed.counters_when(|counters| counters.bytes_appended == 100);
     assert_eq!(counters.appends_refused, 2);
     bed.running.stop().unwrap();
@@ -311,11 +317,13 @@ fn a_file_that_closed_names_nothing(driver: DriverChoice) {
     peer.expect(b"queued\ncloses\nNotOpen\n");
     assert_eq!(next(&told), FileEvent::Opened { length: 0 });
     assert_eq!(next(&told), FileEvent::Closed);
-    bed.remote.post_to_shard(0, move |clerk, shard| {
-        let old = clerk.file.unwrap();
-        clerk.file = shard.open_file(&clerk.description);
-        let _ = tell.send((old != clerk.file.unwrap(), shard.append(old, b"late"), shard.sync_file(old)));
-    });
+    bed.remote
+        .post_to_shard(0, move |clerk, shard| {
+            let old = clerk.file.unwrap();
+            clerk.file = shard.open_file(&clerk.description);
+            let _ = tell.send((old != clerk.file.unwrap(), shard.append(old, b"late"), shard.sync_file(old)));
+        })
+        .unwrap();
     let not_open = Appended::Refused(AppendRefusal::NotOpen);
     assert_eq!(answers.recv_timeout(PATIENCE).unwrap(), (true, not_open, false));
     bed.running.stop().unwrap();

@@ -255,11 +255,14 @@ fn pause_and_resume_keep_every_frame(driver: DriverChoice) {
     peer.0.shutdown(std::net::Shutdown::Write).unwrap();
     for line in 0..50 {
         assert_eq!(events.next(), Event::Frame(0, format!("line {line}").into_bytes()));
-        let resumed = bed.remote.post_to_shard(0, |_, shard| {
-            shard.for_each(|session| {
-                session.resume();
-            });
-        });
+        let resumed = bed
+            .remote
+            .post_to_shard(0, |_, shard| {
+                shard.for_each(|session| {
+                    session.resume();
+                });
+            })
+            .is_ok();
         assert!(resumed);
     }
     assert_eq!(events.next(), Event::Close(CloseReason::PeerClosed));
@@ -274,16 +277,18 @@ fn shared_bytes_reach_every_session(driver: DriverChoice) {
         assert_eq!(events.next(), Event::Open);
     }
     let bytes: std::sync::Arc<[u8]> = pattern(100_000).into();
-    bed.remote.post_to_shard(0, {
-        let bytes = bytes.clone();
-        move |_, shard| {
-            shard.for_each(|session| {
-                session.send(b"first ");
-                session.send_shared(bytes.clone());
-                session.send(b" last");
-            });
-        }
-    });
+    bed.remote
+        .post_to_shard(0, {
+            let bytes = bytes.clone();
+            move |_, shard| {
+                shard.for_each(|session| {
+                    session.send(b"first ");
+                    session.send_shared(bytes.clone());
+                    session.send(b" last");
+                });
+            }
+        })
+        .unwrap();
     for peer in &mut peers {
         peer.expect(b"first ");
         peer.expect(&bytes);

@@ -204,7 +204,7 @@ fn a_group_of_another_service_is_a_mistake_that_says_so() {
     let first = engine.add_server(server(), |_| Other).unwrap();
     let second = engine.add_server(server(), |_| Other).unwrap();
     let running = engine.start().unwrap();
-    assert!(first.post_to_shard(0, move |_, shard| tell.send(shard.group("mine")).unwrap()));
+    first.post_to_shard(0, move |_, shard| tell.send(shard.group("mine")).unwrap()).unwrap();
     let group = told.recv_timeout(crate::support::PATIENCE).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     let mut peer = Peer::connect(running.address(1).unwrap());
@@ -217,7 +217,7 @@ fn a_group_of_another_service_is_a_mistake_that_says_so() {
             tell.send(panic.downcast_ref::<String>().cloned()).unwrap();
         });
     });
-    assert!(posted);
+    posted.unwrap();
     let text = told.recv_timeout(crate::support::PATIENCE).unwrap().expect("it says something");
     assert!(text.contains("group `mine` is of another service"), "{text}");
     running.stop().unwrap();

@@ -8,13 +8,16 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 mod support;
 
 mod addresses;
+mod ask;
 mod clients;
 mod codecs;
 mod end;
 mod files;
 mod frames;
 mod groups;
+mod jobs;
 mod limits;
+mod listing;
 mod offload;
 mod outside;
 mod timers;

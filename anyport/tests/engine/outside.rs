@@ -59,10 +59,14 @@ fn jobs_reach_their_session_in_order(driver: DriverChoice) {
     }
     for round in 0..100_u8 {
         for (_, id) in &peers {
-            assert!(bed.remote.post(*id, move |_, session| {
-                *session.state() += 1;
-                session.send(&[round]);
-            }));
+            assert!(
+                bed.remote
+                    .post(*id, move |_, session| {
+                        *session.state() += 1;
+                        session.send(&[round]);
+                    })
+                    .is_ok()
+            );
         }
     }
     let all: Vec<u8> = (0..100).collect();
@@ -81,15 +85,19 @@ fn a_stale_id_runs_nothing(driver: DriverChoice) {
     let mut second = bed.peer();
     let new = ids.recv_timeout(PATIENCE).unwrap();
     assert_ne!(old, new);
-    bed.remote.post(old, |_, session| {
-        session.send(b"for the first");
-    });
-    bed.remote.post(new, |_, session| {
-        session.send(b"for the second");
-    });
+    bed.remote
+        .post(old, |_, session| {
+            session.send(b"for the first");
+        })
+        .unwrap();
+    bed.remote
+        .post(new, |_, session| {
+            session.send(b"for the second");
+        })
+        .unwrap();
     second.expect(b"for the second");
     bed.running.stop().unwrap();
-    assert!(!bed.remote.post(new, |_, _| unreachable!("the engine has ended")));
+    assert!(bed.remote.post(new, |_, _| unreachable!("the engine has ended")).is_err());
 }
 
 fn jobs_posted_before_the_start_run(driver: DriverChoice) {
@@ -98,8 +106,8 @@ fn jobs_posted_before_the_start_run(driver: DriverChoice) {
     let server = Server::bind("127.0.0.1:0", Raw);
     let remote = engine.add_server(server, move |_| Known { tell: tell.clone() }).unwrap();
     let (done, told) = channel();
-    assert!(remote.post_to_shard(0, move |_, shard| done.send(shard.index()).unwrap()));
-    assert!(!remote.post_to_shard(1, |_, _| unreachable!("there is no such shard")));
+    assert!(remote.post_to_shard(0, move |_, shard| done.send(shard.index()).unwrap()).is_ok());
+    assert!(remote.post_to_shard(1, |_, _| unreachable!("there is no such shard")).is_err());
     let running = engine.start().unwrap();
     assert_eq!(told.recv_timeout(PATIENCE), Ok(0));
     running.stop().unwrap();
@@ -114,9 +122,11 @@ fn jobs_from_many_threads_are_all_run(driver: DriverChoice) {
             scope.spawn(move || {
                 for job in 0..2_000_u32 {
                     let done = done.clone();
-                    remote.post_to_shard((job % 2) as usize, move |_, _| {
-                        done.send(thread * 2_000 + job).unwrap();
-                    });
+                    remote
+                        .post_to_shard((job % 2) as usize, move |_, _| {
+                            done.send(thread * 2_000 + job).unwrap();
+                        })
+                        .unwrap();
                 }
             });
         }

@@ -382,7 +382,7 @@ fn a_publish_says_how_many_it_reaches_and_refuses_what_the_codec_cannot_carry() 
         ];
         tell.send(reaches).unwrap();
     });
-    assert!(posted);
+    posted.unwrap();
     assert_eq!(bed.lines(&mut peer), ["hello"]);
     let refused = Reach::Refused(anyport::Refusal::FrameTooLarge);
     assert_eq!(told.try_recv().unwrap(), [Reach::Members(1), refused, Reach::Members(0)]);

@@ -102,9 +102,13 @@ fn services_of_one_engine_reach_each_other() {
     let mut engine = engine.simulate(&net).unwrap();
     assert!(engine.run_until(SOON, |engine| engine.counters(1).connected == 1));
     let (_, id) = above.opens()[0];
-    assert!(remote.post(id, |_, session| {
-        session.send(b"send 10");
-    }));
+    assert!(
+        remote
+            .post(id, |_, session| {
+                session.send(b"send 10");
+            })
+            .is_ok()
+    );
     // The client echoes what it is answered, and so on.
     assert!(engine.run_until(SOON, |_| below.frames().len() >= 3 && above.frames().len() >= 3));
     assert_eq!(below.frames()[..2], [b"send 10".to_vec(), b"yyyyyyyyyy".to_vec()]);
@@ -122,17 +126,25 @@ fn jobs_from_other_threads_run_on_their_shard_in_order() {
     let poster = std::thread::spawn(move || {
         for (shard, id) in opens {
             for number in 0..10 {
-                assert!(remote.post(id, move |_, session| {
-                    assert_eq!(session.shard().index(), shard);
-                    session.send(format!("job {number}").as_bytes());
-                }));
+                assert!(
+                    remote
+                        .post(id, move |_, session| {
+                            assert_eq!(session.shard().index(), shard);
+                            session.send(format!("job {number}").as_bytes());
+                        })
+                        .is_ok()
+                );
             }
-            assert!(remote.post_to_shard(shard, move |_, shard_of_job| {
-                assert_eq!(shard_of_job.index(), shard);
-                shard_of_job.for_each(|session| {
-                    session.send(b"for all");
-                });
-            }));
+            assert!(
+                remote
+                    .post_to_shard(shard, move |_, shard_of_job| {
+                        assert_eq!(shard_of_job.index(), shard);
+                        shard_of_job.for_each(|session| {
+                            session.send(b"for all");
+                        });
+                    })
+                    .is_ok()
+            );
         }
     });
     poster.join().unwrap();
@@ -154,12 +166,16 @@ fn a_job_for_a_session_that_has_gone_does_nothing() {
     assert!(bed.engine.run_until(SOON, |engine| engine.counters(0).sessions == 0));
     // The next one has its place, and not its jobs.
     let mut next = bed.peer();
-    assert!(bed.remote.post(gone, |_, session| {
-        session.send(b"for the one before");
-    }));
+    assert!(
+        bed.remote
+            .post(gone, |_, session| {
+                session.send(b"for the one before");
+            })
+            .is_ok()
+    );
     assert_eq!(bed.ask(&mut next, "for me"), "for me\n");
-    assert!(!bed.remote.post_to_shard(1, |_, _| ()), "there is no such shard");
+    assert!(bed.remote.post_to_shard(1, |_, _| ()).is_err(), "there is no such shard");
     let remote = bed.remote.clone();
     bed.stop();
-    assert!(!remote.post_to_shard(0, |_, _| ()), "the engine has ended");
+    assert!(remote.post_to_shard(0, |_, _| ()).is_err(), "the engine has ended");
 }

@@ -74,7 +74,7 @@ impl Bed {
 
     /// Runs `then` with the shard, now; gives the time of it.
     fn on_shard(&mut self, then: impl FnOnce(&mut Shard<'_, Clock>) + Send + 'static) -> Instant {
-        assert!(self.remote.post_to_shard(0, |_, shard| then(shard)));
+        assert!(self.remote.post_to_shard(0, |_, shard| then(shard)).is_ok());
         self.engine.run_for(Duration::ZERO);
         self.net.now()
     }

@@ -117,8 +117,9 @@ impl World for Sockets {
     }
 
     fn post(&mut self, door: Door, session: SessionId, job: Job) {
-        let posted =
-            self.remotes[door as usize].post(session, move |handler, session| job.run(handler, session));
+        let posted = self.remotes[door as usize]
+            .post(session, move |handler, session| job.run(handler, session))
+            .is_ok();
         assert!(posted, "the engine has ended");
     }
 }

@@ -205,7 +205,7 @@ impl<L: Loader> Conductor<'_, L> {
             for shard in 0..remote.shards() {
                 let tell = tell.clone();
                 // A shard that is gone is found by the next wait.
-                remote.post_to_shard(shard, move |loader, shard| tell(loader, shard));
+                let _ = remote.post_to_shard(shard, move |loader, shard| tell(loader, shard));
             }
         }
     }

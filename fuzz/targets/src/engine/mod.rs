@@ -205,10 +205,13 @@ impl<C: Codec> World<C> {
             25 => {
                 let (shard, jobs) = (usize::from(script.byte() % 3), 1 + script.byte() % 3);
                 for _ in 0..jobs {
-                    let posted = self.remote.post_to_shard(shard, |recorder, shard| {
-                        recorder.ledger().jobs_ran += 1;
-                        shard.for_each(|session| recorder.act(session, b'e', 9, b"to all"));
-                    });
+                    let posted = self
+                        .remote
+                        .post_to_shard(shard, |recorder, shard| {
+                            recorder.ledger().jobs_ran += 1;
+                            shard.for_each(|session| recorder.act(session, b'e', 9, b"to all"));
+                        })
+                        .is_ok();
                     open(&self.ledger).jobs_posted += usize::from(posted);
                 }
             }
@@ -248,7 +251,7 @@ impl<C: Codec> World<C> {
         };
         // A client's session is of another service: it is not found there.
         if let Some(id) = id {
-            self.remote.post(id, move |recorder, session| {
+            let _ = self.remote.post(id, move |recorder, session| {
                 recorder.ledger().ensure(session.id() == id, || "a job for another session".into());
                 recorder.act(session, what, 7, b"a job");
             });
@@ -336,7 +339,7 @@ impl<C: Codec> World<C> {
             // Whoever is paused is silent because nobody listens. Who is listened to again may ask for a pause again.
             for _ in 0..64 {
                 for shard in 0..2 {
-                    self.remote.post_to_shard(shard, |handler, shard| {
+                    let _ = self.remote.post_to_shard(shard, |handler, shard| {
                         shard.for_each(|session| handler.resume(session));
                     });
                 }
@@ -350,7 +353,7 @@ impl<C: Codec> World<C> {
             );
         }
         for shard in 0..2 {
-            self.remote.post_to_shard(shard, |_, shard| {
+            let _ = self.remote.post_to_shard(shard, |_, shard| {
                 shard.for_each(|session| session.close(CloseReason::Stopped));
             });
         }
