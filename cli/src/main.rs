@@ -35,15 +35,24 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Args, Command};
+use exit::Outcome;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    logger::install(args.verbose);
-    let outcome = match &args.command {
-        Command::Serve { service } => serve::serve(service),
+    let outcome = logger::install(&args).and_then(|log| {
+        let outcome = run(&args.command);
+        // What the log file does not have is a failure only if all else went well.
+        let closed = log.close();
+        outcome.and(closed)
+    });
+    exit::report(outcome)
+}
+
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Serve { service, .. } => serve::serve(service),
         Command::Bench { load } => bench::run(load),
         Command::Connect(options) => connect::run(options),
         Command::Doctor { json } => doctor::run(*json),
-    };
-    exit::report(outcome)
+    }
 }

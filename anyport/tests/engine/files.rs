@@ -11,8 +11,8 @@ use std::{
 };
 
 use anyport::{
-    AppendFile, AppendRefusal, Appended, DriverChoice, FaultKind, FileEvent, FileId, Frame, Handler, Limits,
-    Lines, LogFile, Session, Shard, numbered,
+    AppendFile, AppendRefusal, Appended, DriverChoice, FileEvent, FileId, Frame, Handler, Limits, Lines,
+    LogFile, Session, Shard, numbered,
 };
 
 use crate::support::{Bed, PATIENCE};
@@ -273,7 +273,7 @@ fn a_full_disk_is_told_once_and_disturbs_nobody(driver: DriverChoice) {
     peer.send(b"one\n");
     peer.expect(b"queued\n");
     let FileEvent::Failed { fault, lost_bytes: 4 } = next(&told) else { panic!("a full disk fails") };
-    assert_eq!(fault.kind, FaultKind::NoSpace);
+    assert_eq!(fault.kind, anyport::FaultKind::NoSpace);
     peer.send(b"two\n!sync\n");
     peer.expect(b"Failed(NoSpace(28))\nfalse\n");
     // It can be closed, and another one opened.
@@ -411,7 +411,7 @@ fn a_log_file_on_a_full_disk_says_so_and_stays_harmless(driver: DriverChoice) {
         std::thread::yield_now();
     }
     let (fault, lost) = log.failure().unwrap();
-    assert_eq!((fault.kind, lost), (FaultKind::NoSpace, 5));
+    assert_eq!((fault.kind, lost), (anyport::FaultKind::NoSpace, 5));
     assert_eq!(log.append(b"more\n"), Appended::Refused(AppendRefusal::Failed(fault)));
     assert!(!log.close(PATIENCE), "what was lost is not there");
 }

@@ -3,6 +3,7 @@
 
 mod bench;
 mod connect;
+mod log;
 mod serve;
 
 use std::{ops::RangeInclusive, time::Duration};
@@ -13,6 +14,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use crate::exit::{Failure, Outcome};
 pub(crate) use bench::{Bench, BenchChurn, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
 pub(crate) use connect::Connect;
+pub(crate) use log::LogFileOptions;
 pub(crate) use serve::{Hosting, Serve, ServeChat, ServeEcho};
 
 const EXIT_CODES: &str = "\
@@ -36,6 +38,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Runs a server until a termination signal
     Serve {
+        #[command(flatten)]
+        log: LogFileOptions,
         #[command(subcommand)]
         service: Serve,
     },

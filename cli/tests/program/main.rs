@@ -10,6 +10,7 @@ mod connect;
 #[cfg(target_os = "linux")]
 mod fallback;
 mod loads;
+mod log_file;
 mod process;
 mod serve;
 mod usage;
