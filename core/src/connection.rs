@@ -304,6 +304,14 @@ impl Connection {
         self.mark_pressure(marks)
     }
 
+    /// A message for it was replaced by a newer one before it was queued.
+    #[cold]
+    pub fn count_conflated(&mut self) {
+        if self.state == State::Open {
+            self.extras.get_or_insert_default().loose.losses.conflated += 1;
+        }
+    }
+
     /// Makes room for a message that may be lost, as `overflow` says; if there is room, `append` queues its `size`
     /// bytes.
     pub fn send_loose(
@@ -336,7 +344,7 @@ impl Connection {
             extras.loose.forget_dead();
         }
         self.extras = Some(extras);
-        sent
+        if sent == Sent::Queued { self.mark_pressure(marks) } else { sent }
     }
 
     /// `Queued` if there is room now, else `Skipped`.

@@ -14,8 +14,8 @@ use crate::planted::{Bug, planted};
 /// What to do with a message when the peer does not read fast enough.
 ///
 /// The three that lose something keep to `high_water_bytes` of the send marks; the room from there to
-/// `queue_max_bytes` stays for messages that must arrive. So they never put a session under pressure. To an empty queue
-/// every message goes that `queue_max_bytes` allows. Only what is queued can be dropped or replaced: what the system is
+/// `queue_max_bytes` stays for messages that must arrive. So they do not put a session under pressure, but for one that
+/// is larger than that by itself: to an empty queue every message goes that `queue_max_bytes` allows. Only what is queued can be dropped or replaced: what the system is
 /// sending goes out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Overflow {

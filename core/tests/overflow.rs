@@ -66,7 +66,7 @@ impl Model {
             self.losses.conflated += 1;
         }
         self.queued.push_back(Message { bytes, overflow });
-        Sent::Queued
+        if self.bytes() > MARKS.high_water_bytes { Sent::High } else { Sent::Queued }
     }
 }
 
@@ -212,4 +212,18 @@ fn above_the_allowance_what_must_arrive_closes_and_the_rest_is_skipped() {
     assert_eq!(connection.reason(), Some(CloseReason::SendBudget));
     assert!(matches!(connection.poll_action(&mut pool), Some(Action::Close)));
     assert_eq!((pool.bytes_out(), pool.batches_out()), (0, 0));
+}
+
+/// Each defect that is put into this on purpose breaks the model.
+#[cfg(planted_bugs)]
+#[test]
+fn what_is_planted_is_found() {
+    use anyport_core::planted::{Bug, plant};
+
+    for bug in [Bug::SkipNotCounted, Bug::NewestDropped, Bug::LooseWithoutLimit, Bug::ConflatedKept] {
+        plant(Some(bug));
+        let found = (0..400).any(|seed| std::panic::catch_unwind(|| run(seed)).is_err());
+        plant(None);
+        assert!(found, "{} is not found", bug.name());
+    }
 }

@@ -9,16 +9,20 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Pressure, Reconnect, Refusal, Sent, Session,
-    Shard, TimerKey,
+    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Overflow, Pressure, Reach, Reconnect,
+    Refusal, Sent, Session, SessionId, Shard, TimerKey,
 };
 
 use crate::{
     chance::Chance,
-    ledger::Ledger,
+    ledger::{Alarm, GROUPS, Ledger},
     stream::{Messages, Wire, WireStream, label_of},
 };
 
+/// Names of the groups of each service.
+const GROUP_NAMES: [&str; GROUPS] = ["red", "green", "blue"];
+/// Timers that a session has.
+const SESSION_TIMERS: u64 = 4;
 /// Frames of a session that the handler answers in good weather.
 const ANSWERS_IN_CALM: u32 = 16;
 
@@ -40,11 +44,22 @@ pub enum Call {
     Other,
     Panic,
     StopEngine,
+    Join,
+    Leave,
+    Publish,
+    PublishExcept,
+    PublishLoose,
+    SendLoose,
+    SendNotify,
+    SendVectored,
+    DrainWith,
+    SetSessionTimer,
+    CancelSessionTimer,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 25] = [
         Self::Send,
         Self::SendShared,
         Self::Burst,
@@ -59,15 +74,28 @@ impl Call {
         Self::Other,
         Self::Panic,
         Self::StopEngine,
+        Self::Join,
+        Self::Leave,
+        Self::Publish,
+        Self::PublishExcept,
+        Self::PublishLoose,
+        Self::SendLoose,
+        Self::SendNotify,
+        Self::SendVectored,
+        Self::DrainWith,
+        Self::SetSessionTimer,
+        Self::CancelSessionTimer,
     ];
 
     /// How often it is drawn, against the others.
     fn weight(self) -> u32 {
         match self {
             Self::Send => 60,
-            Self::SendShared | Self::SetTimer | Self::Resume => 20,
+            Self::SendShared | Self::SetTimer | Self::Resume | Self::Join | Self::Publish => 20,
+            Self::PublishExcept | Self::PublishLoose | Self::SendLoose | Self::SetSessionTimer => 20,
             Self::Burst | Self::SendTooLarge | Self::Pause | Self::ForEach | Self::Other => 8,
-            Self::Drain | Self::Kick | Self::Close | Self::Panic => 2,
+            Self::SendNotify | Self::SendVectored | Self::Leave | Self::CancelSessionTimer => 8,
+            Self::Drain | Self::DrainWith | Self::Kick | Self::Close | Self::Panic => 2,
             Self::StopEngine => 1,
         }
     }
@@ -104,6 +132,30 @@ impl Mood {
             found
         })
     }
+}
+
+/// How a message of a session's own stream is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    Alone,
+    Shared,
+    InParts,
+    Notified,
+}
+
+/// What becomes of a message that may be lost.
+fn overflow(chance: &mut Chance) -> Overflow {
+    match chance.below(4) {
+        0 => Overflow::Skip,
+        1 => Overflow::DropOldest,
+        _ => Overflow::Conflate { key: chance.below(3) },
+    }
+}
+
+/// True if it is open once it has what was published to it in this turn, which may be more than its queue takes.
+fn is_open<C: Wire>(session: &mut Session<Everything<C>>) -> bool {
+    session.queued_bytes();
+    session.is_open()
 }
 
 /// What the handlers of all shards share with the world.
@@ -148,11 +200,13 @@ pub(crate) struct Everything<C: Wire> {
     timers: HashMap<u16, Instant>,
     timers_set: u16,
     calls: u64,
+    /// Strays that this handler has published.
+    published: u32,
 }
 
 impl<C: Wire> Everything<C> {
     pub(crate) fn new(shard: usize, codec: C, shared: Arc<Shared>) -> Self {
-        Self { shard, codec, shared, timers: HashMap::new(), timers_set: 0, calls: 0 }
+        Self { shard, codec, shared, timers: HashMap::new(), timers_set: 0, calls: 0, published: 0 }
     }
 
     // ---- calls about a session ----
@@ -181,16 +235,22 @@ impl<C: Wire> Everything<C> {
 
     fn call(&mut self, session: &mut Session<Self>, call: Call, chance: &mut Chance) {
         match call {
-            Call::Send => self.send(session, false),
-            Call::SendShared => self.send(session, true),
+            Call::Send => self.send(session, How::Alone),
+            Call::SendShared => self.send(session, How::Shared),
+            Call::SendNotify => self.send(session, How::Notified),
+            Call::SendVectored => self.send(session, How::InParts),
             Call::Burst => {
                 for _ in 0..chance.size(2, 200) {
-                    self.send(session, false);
+                    self.send(session, How::Alone);
                 }
             }
             Call::SendTooLarge => self.send_too_large(session),
             Call::Pause => self.pause(session, true),
             Call::Resume => self.pause(session, false),
+            Call::DrainWith => {
+                self.send(session, How::Alone);
+                self.end(session, CloseReason::Drained, |session| session.drain());
+            }
             Call::Drain => {
                 let drain = |session: &mut Session<Self>| session.drain();
                 self.end(session, CloseReason::Drained, drain);
@@ -225,12 +285,25 @@ impl<C: Wire> Everything<C> {
                     self.call(&mut other, call, chance);
                 }
             }
+            Call::Join | Call::Leave => self.join(session, call == Call::Join, chance),
+            Call::Publish | Call::PublishExcept | Call::PublishLoose => {
+                let id = session.id();
+                let (service, except) = (id.service(), (call == Call::PublishExcept).then_some(id));
+                let overflow = if call == Call::PublishLoose { overflow(chance) } else { Overflow::Close };
+                let group = chance.below(GROUPS as u64) as usize;
+                self.publish(&mut session.shard(), service, group, except, overflow);
+            }
+            Call::SendLoose => self.send_loose(session, overflow(chance)),
+            Call::SetSessionTimer => self.set_session_timer(session, chance),
+            Call::CancelSessionTimer => {
+                self.cancel_session_timer(session, chance.below(SESSION_TIMERS) as u16)
+            }
             Call::StopEngine => {
                 self.shared.ledger().stopping.get_or_insert(CloseReason::Drained);
                 session.shard().stop_engine();
             }
             Call::Panic => {
-                let was_open = session.is_open();
+                let was_open = is_open(session);
                 if let Some(at) = session.state().record {
                     self.shared.ledger().ended_by_us(at, CloseReason::HandlerPanicked, was_open);
                 }
@@ -241,22 +314,28 @@ impl<C: Wire> Everything<C> {
     }
 
     /// Sends the next message of the session's stream, and knows what `send` must answer.
-    pub(crate) fn send(&mut self, session: &mut Session<Self>, share: bool) {
+    pub(crate) fn send(&mut self, session: &mut Session<Self>, how: How) {
         let Some(at) = session.state().record else { return };
         let id = session.id();
-        let (was_open, before) = (session.is_open(), session.queued_bytes());
+        let (was_open, before) = (is_open(session), session.queued_bytes());
         let shared = Arc::clone(&self.shared);
         let number = shared.ledger().records[at].sent;
         let (kind, body) = shared.messages.message(id.bits(), number);
         let frame = Frame { kind: if C::KINDS { kind } else { 0 }, body: &body };
         let mut encoder = self.codec.split().1;
         let size = encoder.encoded_size(&frame).expect("bodies are small enough");
-        let sent = if share {
-            let mut wire = Vec::new();
-            encoder.encode(&frame, &mut wire);
-            session.send_shared(wire.into())
-        } else {
-            session.send_frame(frame)
+        let sent = match how {
+            How::Alone => session.send_frame(frame),
+            How::Shared => {
+                let mut wire = Vec::new();
+                encoder.encode(&frame, &mut wire);
+                session.send_shared(wire.into())
+            }
+            How::InParts => {
+                let (front, back) = body.split_at(body.len() / 3);
+                session.send_vectored(frame.kind, &[front, &[], back])
+            }
+            How::Notified => session.send_notify(frame, number),
         };
         let marks = shared.limits.send;
         let after = session.queued_bytes();
@@ -268,7 +347,10 @@ impl<C: Wire> Everything<C> {
             (true, true) => Sent::Queued,
         };
         let ledger = &mut *shared.ledger();
-        ledger.ensure(sent == expected, || {
+        let over_budget = was_open
+            && shared.limits.service_queue_max_bytes.is_some()
+            && sent == Sent::Refused(Refusal::OverBudget);
+        ledger.ensure(sent == expected || over_budget, || {
             format!(
                 "session {id}: send of {size} bytes with {before} queued answered {sent:?}, not {expected:?}"
             )
@@ -281,13 +363,17 @@ impl<C: Wire> Everything<C> {
                     )
                 });
                 let record = &mut ledger.records[at];
+                if how == How::Notified {
+                    record.tokens.push_back(number);
+                }
                 record.sent += 1;
                 record.sent_bytes += size as u64;
                 record.held_back |= sent == Sent::High;
             }
             Sent::Refused(Refusal::QueueFull) => ledger.ended_by_us(at, CloseReason::SendQueueFull, was_open),
-            // Nothing is sent that may be lost.
-            Sent::Skipped | Sent::Refused(_) => {}
+            Sent::Refused(Refusal::OverBudget) => ledger.ended_by_us(at, CloseReason::SendBudget, was_open),
+            Sent::Skipped => ledger.fail(|| format!("session {id}: what may not be lost was skipped")),
+            Sent::Refused(_) => {}
         }
     }
 
@@ -325,7 +411,7 @@ impl<C: Wire> Everything<C> {
         reason: CloseReason,
         how: impl FnOnce(&mut Session<Self>),
     ) {
-        let was_open = session.is_open();
+        let was_open = is_open(session);
         how(session);
         let (id, open) = (session.id(), session.is_open());
         let Some(at) = session.state().record else { return };
@@ -342,6 +428,133 @@ impl<C: Wire> Everything<C> {
     /// In a job for the shard.
     pub(crate) fn posted_to_shard(&mut self, shard: &mut Shard<Self>) {
         self.act_on_shard(shard, 4);
+    }
+
+    // ---- groups, and messages that may be lost ----
+
+    fn join(&mut self, session: &mut Session<Self>, join: bool, chance: &mut Chance) {
+        let Some(at) = session.state().record else { return };
+        let (id, was_open) = (session.id(), is_open(session));
+        let which = chance.below(GROUPS as u64) as usize;
+        let group = session.shard().group(GROUP_NAMES[which]);
+        let was_in = session.is_in(&group);
+        let done = if join { session.join(&group) } else { session.leave(&group) };
+        let mut ledger = self.shared.ledger();
+        let known = ledger.records[at].groups.contains(&which);
+        ledger.ensure(was_in == known, || format!("session {id} is in group {which}: {was_in}, not {known}"));
+        let expected = if join { was_open && !known } else { known };
+        ledger.ensure(done == expected, || format!("session {id}: a join ({join}) answered {done}"));
+        match (join, done) {
+            (true, true) => ledger.joined(at, which),
+            (false, true) => ledger.left(at, which),
+            _ => {}
+        }
+    }
+
+    /// Publishes the handler's next stray.
+    fn publish(
+        &mut self,
+        shard: &mut Shard<Self>,
+        service: u8,
+        which: usize,
+        except: Option<SessionId>,
+        overflow: Overflow,
+    ) {
+        if !C::FRAMED {
+            return;
+        }
+        let (publisher, number) = self.next_stray(service);
+        let body = self.shared.messages.stray(publisher, number);
+        let group = shard.group(GROUP_NAMES[which]);
+        let frame = Frame { kind: 0, body: &body };
+        {
+            let mut ledger = self.shared.ledger();
+            let members = ledger.members(service as usize, which).to_vec();
+            for at in members {
+                if Some(ledger.records[at].id) != except {
+                    ledger.stray_sent(at, publisher, number, overflow != Overflow::Close);
+                }
+            }
+        }
+        let reach = match except {
+            Some(except) => shard.publish_except(&group, except, frame),
+            None => shard.publish_with(&group, frame, overflow),
+        };
+        let mut ledger = self.shared.ledger();
+        let members = ledger.members(service as usize, which).len();
+        // On other shards some may have gone meanwhile.
+        let ordered = ledger.ordered;
+        ledger.ensure(!ordered || reach == Reach::Members(members), || {
+            format!("a message to {members} members of group {which} answered {reach:?}")
+        });
+    }
+
+    fn next_stray(&mut self, service: u8) -> (u16, u32) {
+        self.published += 1;
+        (u16::from(service) << 8 | self.shard as u16, self.published)
+    }
+
+    /// Sends a stray to one session.
+    fn send_loose(&mut self, session: &mut Session<Self>, overflow: Overflow) {
+        let Some(at) = session.state().record else { return };
+        if !C::FRAMED {
+            return;
+        }
+        let (id, was_open) = (session.id(), is_open(session));
+        let (before, marks) = (session.queued_bytes(), self.shared.limits.send);
+        let (publisher, number) = self.next_stray(id.service());
+        let body = self.shared.messages.stray(publisher, number);
+        if was_open {
+            self.shared.ledger().stray_sent(at, publisher, number, true);
+        }
+        let frame = Frame { kind: 0, body: &body };
+        let size = self.codec.split().1.encoded_size(&frame).expect("bodies are small enough");
+        let sent = session.send_with(frame, overflow);
+        let after = session.queued_bytes();
+        self.shared.ledger().ensure(was_open == !matches!(sent, Sent::Refused(_)), || {
+            format!("session {id}, open: {was_open}; a message that may be lost was answered {sent:?}")
+        });
+        // An empty queue takes it, and so does one that was emptied for it.
+        self.shared.ledger().ensure(after <= before.max(marks.high_water_bytes) || after == size, || {
+            format!("session {id}: messages that may be lost filled the queue from {before} to {after} bytes")
+        });
+    }
+
+    // ---- timers of a session ----
+
+    fn set_session_timer(&mut self, session: &mut Session<Self>, chance: &mut Chance) {
+        let timer = chance.below(SESSION_TIMERS) as u16;
+        let longest = chance.pick(&[1, 1_000_000, 1_000_000_000, 100_000_000_000]);
+        let after = Duration::from_nanos(1 + chance.below(longest));
+        let every = (chance.one_in(3) && after > Duration::from_millis(1)).then_some(after);
+        let was_open = is_open(session);
+        match every {
+            Some(every) => session.set_repeating_timer(TimerKey(timer), every),
+            None => session.set_timer(TimerKey(timer), after),
+        }
+        let now = session.shard().now();
+        if let (Some(at), true) = (session.state().record, was_open) {
+            self.shared.ledger().records[at].alarms.insert(timer, Alarm { due: now + after, every });
+        }
+    }
+
+    fn cancel_session_timer(&mut self, session: &mut Session<Self>, timer: u16) {
+        let (id, was_open) = (session.id(), is_open(session));
+        let done = session.cancel_timer(TimerKey(timer));
+        let Some(at) = session.state().record else { return };
+        let mut ledger = self.shared.ledger();
+        let was_set = ledger.records[at].alarms.remove(&timer).is_some();
+        ledger.ensure(!was_open || done == was_set, || {
+            format!("session {id}: timer {timer} was set: {was_set}, and to take it back answered {done}")
+        });
+    }
+
+    /// Writes down what the engine says that the session lost.
+    pub(crate) fn note_losses(&mut self, session: &mut Session<Self>) {
+        let losses = session.losses().total();
+        if let Some(at) = session.state().record {
+            self.shared.ledger().records[at].losses = Some(losses);
+        }
     }
 
     // ---- calls about a shard ----
@@ -402,7 +615,7 @@ impl<C: Wire> Everything<C> {
         });
         for id in ids {
             if let Some(mut session) = shard.session(id) {
-                self.send(&mut session, true);
+                self.send(&mut session, How::Shared);
             }
         }
     }
@@ -419,7 +632,10 @@ impl<C: Wire> Everything<C> {
         let shared = Arc::clone(&self.shared);
         shared.ledger().may_hear(at, "a frame");
         let (queued, limits) = (session.queued_bytes(), &shared.limits);
-        let pressed = limits.pause_reading_under_pressure && queued > limits.send.high_water_bytes;
+        // What was published in this turn weighs from its end on.
+        let pressed = limits.pause_reading_under_pressure
+            && queued > limits.send.high_water_bytes
+            && session.groups().is_empty();
         shared
             .ledger()
             .ensure(!pressed, || format!("session {id} was given a frame with {queued} bytes queued"));
@@ -490,6 +706,18 @@ impl<C: Wire> Everything<C> {
     }
 }
 
+/// A session whose end is being told.
+struct Gone {
+    at: usize,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.shared.ledger().gone(self.at);
+    }
+}
+
 impl<C: Wire> Handler for Everything<C> {
     type State = Mine;
     type Codec = C;
@@ -506,6 +734,10 @@ impl<C: Wire> Handler for Everything<C> {
         let at = {
             let mut ledger = self.shared.ledger();
             let at = ledger.opened(id, address, now);
+            if self.shared.limits.service_queue_max_bytes.is_some() {
+                // Whoever reads less than others makes room for them.
+                ledger.records[at].possible.push(CloseReason::SendBudget);
+            }
             ledger.ensure(is_open, || format!("session {id} was told to be open, and is not"));
             let open = ledger.open[id.service() as usize];
             ledger.ensure(open <= sessions_max, || {
@@ -515,7 +747,7 @@ impl<C: Wire> Handler for Everything<C> {
         };
         session.state().record = Some(at);
         // The label of what we send comes first.
-        self.send(session, false);
+        self.send(session, How::Alone);
         self.act(session, 1);
     }
 
@@ -525,7 +757,7 @@ impl<C: Wire> Handler for Everything<C> {
         // Answers flow as well, but not so many that they never end.
         if calm && session.state().answers < ANSWERS_IN_CALM {
             session.state().answers += 1;
-            self.send(session, false);
+            self.send(session, How::Alone);
         }
         self.act(session, 2);
     }
@@ -533,13 +765,14 @@ impl<C: Wire> Handler for Everything<C> {
     fn on_pressure(&mut self, session: &mut Session<Self>, pressure: Pressure) {
         let (id, queued) = (session.id(), session.queued_bytes());
         let low = self.shared.limits.send.low_water_bytes;
+        let in_group = !session.groups().is_empty();
         if let Some(at) = session.state().record {
             let mut ledger = self.shared.ledger();
             ledger.may_hear(at, "pressure");
             let high = pressure == Pressure::High;
             let before = std::mem::replace(&mut ledger.records[at].told_high, high);
             ledger.ensure(before != high, || format!("session {id} was told {pressure:?} twice"));
-            ledger.ensure(high || queued <= low, || {
+            ledger.ensure(high || queued <= low || in_group, || {
                 format!(
                     "session {id} was told of relief with {queued} bytes queued, and its low mark is {low}"
                 )
@@ -566,7 +799,31 @@ impl<C: Wire> Handler for Everything<C> {
                 });
             }
         }
+        // Also if the handler panics.
+        let _gone = at.map(|at| Gone { at, shared: Arc::clone(&self.shared) });
         self.act(session, 4);
+    }
+
+    fn on_sent(&mut self, session: &mut Session<Self>, token: u64) {
+        if let Some(at) = session.state().record {
+            self.shared.ledger().token_came(at, token);
+        }
+        self.act(session, 6);
+    }
+
+    fn on_session_timer(&mut self, session: &mut Session<Self>, timer: TimerKey) {
+        let now = session.shard().now();
+        let Some(at) = session.state().record else { return };
+        let calm = {
+            let mut ledger = self.shared.ledger();
+            ledger.alarm_came(at, timer.0, now);
+            ledger.calm
+        };
+        if calm {
+            // What repeats would never come to rest.
+            self.cancel_session_timer(session, timer.0);
+        }
+        self.act(session, 7);
     }
 
     fn on_timer(&mut self, shard: &mut Shard<Self>, timer: TimerKey) {

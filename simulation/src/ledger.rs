@@ -2,15 +2,37 @@
 //! it asked for, the world writes down what the peers did; whatever contradicts that is a failure.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use anyport::{CloseReason, SessionId};
 
+/// Groups of each service.
+pub(crate) const GROUPS: usize = 3;
+
 /// How late a timer may be when no time was lost: the tick of the engine's wheel, and one more.
 const TIMER_SLACK: Duration = Duration::from_micros(140);
+
+/// A stray that was sent to a session, and has not arrived.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    publisher: u16,
+    number: u32,
+    /// It may be lost.
+    loose: bool,
+    /// Messages of the session's own stream that were sent before it.
+    after: u64,
+}
+
+/// A timer of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alarm {
+    pub(crate) due: Instant,
+    /// It repeats.
+    pub(crate) every: Option<Duration>,
+}
 
 /// What is known of one session.
 #[derive(Debug)]
@@ -42,6 +64,17 @@ pub(crate) struct Record {
     pub(crate) cut: bool,
     /// The handler asked for its end: no frame comes any more.
     pub(crate) ending: bool,
+    /// What is to arrive besides its own stream, in order. Kept only on an engine of one shard, where the order of
+    /// everything is known.
+    pub(crate) strays: VecDeque<Stray>,
+    /// Strays that may be lost and did not arrive when a later message did.
+    pub(crate) lost: u64,
+    /// What the engine says that it lost.
+    pub(crate) losses: Option<u64>,
+    /// Tokens that are to come back.
+    pub(crate) tokens: VecDeque<u64>,
+    pub(crate) alarms: HashMap<u16, Alarm>,
+    pub(crate) groups: Vec<usize>,
 }
 
 /// The record of a run.
@@ -72,6 +105,10 @@ pub(crate) struct Ledger {
     pub(crate) jobs_run: u64,
     /// Sessions that nobody told to end, and whose reason nobody has looked at.
     pub(crate) ended_by_itself: Vec<usize>,
+    /// Members of each group of each service, wherever they live.
+    members: [Vec<Vec<usize>>; 2],
+    /// The order of everything is known: there is one shard.
+    pub(crate) ordered: bool,
     /// A rule that is wrong holds as well: it must be reported as broken.
     pub(crate) canary: bool,
     /// What happened, for a reader; only when somebody will read it.
@@ -97,6 +134,8 @@ impl Ledger {
             job_of_shard: vec![0; shards],
             jobs_run: 0,
             ended_by_itself: Vec::new(),
+            members: std::array::from_fn(|_| vec![Vec::new(); GROUPS]),
+            ordered: shards == 1,
             canary: false,
             story: tells.then(Vec::new),
             start,
@@ -152,6 +191,12 @@ impl Ledger {
             told_high: false,
             ending: false,
             cut: false,
+            strays: VecDeque::new(),
+            lost: 0,
+            losses: None,
+            tokens: VecDeque::new(),
+            alarms: HashMap::new(),
+            groups: Vec::new(),
         });
         at
     }
@@ -218,6 +263,145 @@ impl Ledger {
             (None, _) => {
                 self.ensure(caused, || format!("session {id} ended as {reason:?}, and nothing caused that"));
             }
+        }
+    }
+
+    // ---- strays: messages to groups, and such as may be lost ----
+
+    pub(crate) fn joined(&mut self, at: usize, group: usize) {
+        let record = &mut self.records[at];
+        record.groups.push(group);
+        self.members[record.id.service() as usize][group].push(at);
+    }
+
+    pub(crate) fn left(&mut self, at: usize, group: usize) {
+        let record = &mut self.records[at];
+        record.groups.retain(|other| *other != group);
+        self.members[record.id.service() as usize][group].retain(|other| *other != at);
+    }
+
+    /// The handler has been told the end of a session, which was in its groups until then.
+    pub(crate) fn gone(&mut self, at: usize) {
+        for group in self.records[at].groups.clone() {
+            self.left(at, group);
+        }
+    }
+
+    /// Members of a group, over all shards.
+    pub(crate) fn members(&self, service: usize, group: usize) -> &[usize] {
+        &self.members[service][group]
+    }
+
+    /// A stray was sent to a session.
+    pub(crate) fn stray_sent(&mut self, at: usize, publisher: u16, number: u32, loose: bool) {
+        let record = &mut self.records[at];
+        if !loose {
+            // It may be what its queue has no room for.
+            record.possible.push(CloseReason::SendQueueFull);
+        }
+        if self.ordered && record.closed.is_none() && !record.ending {
+            record.strays.push_back(Stray { publisher, number, loose, after: record.sent });
+        }
+    }
+
+    /// A stray came to the peer of a session, behind `own` messages of the session's own stream.
+    pub(crate) fn stray_arrived(
+        &mut self,
+        session: u64,
+        publisher: u16,
+        number: u32,
+        own: u64,
+    ) -> Result<(), String> {
+        if !self.ordered {
+            return Ok(());
+        }
+        let Some(&at) = self.by_id.get(&session) else { return Ok(()) };
+        let record = &mut self.records[at];
+        let id = record.id;
+        while let Some(stray) = record.strays.pop_front() {
+            if (stray.publisher, stray.number) == (publisher, number) {
+                let after = stray.after;
+                return if after == own {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "message {number} of publisher {publisher:04x} was for session {id} after {after} of its own, and \
+                         came after {own}"
+                    ))
+                };
+            }
+            if !stray.loose {
+                let missed = stray.number;
+                return Err(format!(
+                    "session {id} was sent message {number} of publisher {publisher:04x} and not {missed}"
+                ));
+            }
+            record.lost += 1;
+        }
+        Err(format!("message {number} of publisher {publisher:04x} was not for session {id}"))
+    }
+
+    /// The peer of a session has `own` whole messages of the session's own stream.
+    pub(crate) fn own_arrived(&mut self, session: u64, own: u64) -> Result<(), String> {
+        let Some(&at) = self.by_id.get(&session) else { return Ok(()) };
+        let record = &mut self.records[at];
+        while record.strays.front().is_some_and(|stray| stray.after < own) {
+            let stray = record.strays.pop_front().expect("it was just seen");
+            if !stray.loose {
+                let (id, Stray { publisher, number, after, .. }) = (record.id, stray);
+                return Err(format!(
+                    "message {number} of publisher {publisher:04x} was for session {id} after {after} of its own, and did \
+                     not come before {own} of them"
+                ));
+            }
+            record.lost += 1;
+        }
+        Ok(())
+    }
+
+    /// At rest: everything for an open session has arrived, and what did not was lost as the engine says.
+    pub(crate) fn look_at_strays(&self, at: usize) -> Result<(), String> {
+        let record = &self.records[at];
+        let id = record.id;
+        if let Some(stray) = record.strays.iter().find(|stray| !stray.loose) {
+            let Stray { publisher, number, .. } = stray;
+            return Err(format!(
+                "message {number} of publisher {publisher:04x} did not come to session {id}"
+            ));
+        }
+        let lost = record.lost + record.strays.len() as u64;
+        match record.losses {
+            Some(losses) if self.ordered && losses != lost => {
+                Err(format!("session {id} lost {lost} messages, and the engine says {losses}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // ---- tokens and timers of sessions ----
+
+    pub(crate) fn token_came(&mut self, at: usize, token: u64) {
+        let record = &mut self.records[at];
+        let (id, wanted) = (record.id, record.tokens.pop_front());
+        self.ensure(wanted == Some(token), || {
+            format!("session {id} was told that token {token} was sent, and {wanted:?} is next")
+        });
+    }
+
+    pub(crate) fn alarm_came(&mut self, at: usize, timer: u16, now: Instant) {
+        let record = &mut self.records[at];
+        let (id, ending) = (record.id, record.ending || record.closed.is_some());
+        let alarm = record.alarms.remove(&timer);
+        if let Some(Alarm { due, every: Some(every) }) = alarm {
+            // In step again, whatever was missed.
+            let behind = now.saturating_duration_since(due).as_nanos() / every.as_nanos();
+            let next = due + every * u32::try_from(behind + 1).unwrap_or(u32::MAX);
+            record.alarms.insert(timer, Alarm { due: next, every: Some(every) });
+        }
+        self.ensure(!ending, || format!("timer {timer} of session {id} came after its end"));
+        match alarm {
+            Some(alarm) => self.timer(alarm.due, now),
+            None => self.fail(|| format!("timer {timer} of session {id} came and was not set")),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The other side of the connections: peers that write their streams, and read what they are sent, well or badly.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use anyport::sim::SimPeer;
+use anyport::{Decode, Decoded, sim::SimPeer};
 
 use crate::{
     handler::Shared,
@@ -28,9 +28,13 @@ pub(crate) struct Peer {
     /// The session's id, as its first message said.
     pub(crate) session: Option<u64>,
     first: Vec<u8>,
+    /// Bytes of the beginning of a frame, until it is known what frame that is.
+    held: Vec<u8>,
+    /// The last stray of each publisher.
+    last_strays: HashMap<u16, u32>,
     /// When it last wrote something, as the shards have the time.
     pub(crate) wrote_at: Option<Duration>,
-    /// Bytes read.
+    /// Bytes read, those of strays left out.
     pub(crate) received: u64,
     buffer: Vec<u8>,
 }
@@ -47,6 +51,8 @@ impl Peer {
             incoming: None,
             session: None,
             first: Vec::new(),
+            held: Vec::new(),
+            last_strays: HashMap::new(),
             wrote_at: None,
             received: 0,
             buffer: Vec::new(),
@@ -123,11 +129,7 @@ impl Peer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let from = self.received;
-        self.received += self.buffer.len() as u64;
-        let expected = if let Some(incoming) = &mut self.incoming {
-            incoming.expect(&shared.messages, codec, &self.buffer)
-        } else {
+        if self.incoming.is_none() {
             self.first.extend_from_slice(&self.buffer);
             // The header of a frame comes first, where there is one.
             let header = if C::KINDS { 4 } else { 0 };
@@ -140,17 +142,60 @@ impl Peer {
                 };
             };
             self.session = Some(label);
-            let mut incoming = WireStream::new(label);
-            let expected = incoming.expect(&shared.messages, codec, &self.first);
-            self.incoming = Some(incoming);
-            expected
-        };
-        expected.map_err(|differs| {
-            let address = self.socket.local_address();
-            format!(
-                "byte {} that peer {address} was sent is not what the handler sent",
-                from + differs as u64
-            )
-        })
+            self.incoming = Some(WireStream::new(label));
+            self.held = std::mem::take(&mut self.first);
+        } else {
+            self.held.extend_from_slice(&self.buffer);
+        }
+        self.take_held(shared, codec)
+    }
+
+    /// Bytes that came and are not taken yet.
+    pub(crate) fn is_inside_frame(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn take_held<C: Wire>(&mut self, shared: &Shared, codec: C) -> Result<(), String> {
+        let address = self.socket.local_address();
+        let incoming = self.incoming.as_mut().expect("it is named before");
+        let session = self.session.expect("it is named before");
+        let mut at = 0;
+        while at < self.held.len() {
+            let rest = &self.held[at..];
+            if !incoming.is_inside() {
+                match C::is_stray(rest) {
+                    None => break,
+                    Some(false) => {}
+                    Some(true) => {
+                        let decoded = codec.split().0.decode(rest);
+                        let Ok(Decoded::Frame { body, consumed, .. }) = decoded else { break };
+                        let Some((publisher, number)) = shared.messages.read_stray(&rest[body]) else {
+                            return Err(format!("peer {address} was sent a message that nobody published"));
+                        };
+                        let last = self.last_strays.insert(publisher, number);
+                        if last.is_some_and(|last| last >= number) {
+                            return Err(format!(
+                                "peer {address} got message {number} of publisher {publisher:04x} after {last:?}"
+                            ));
+                        }
+                        shared.ledger().stray_arrived(session, publisher, number, incoming.whole())?;
+                        at += consumed;
+                        continue;
+                    }
+                }
+            }
+            let count = incoming.peek(&shared.messages, codec).len().min(rest.len());
+            incoming.expect(&shared.messages, codec, &rest[..count]).map_err(|differs| {
+                let place = self.received + differs as u64;
+                format!("byte {place} that peer {address} was sent is not what the handler sent")
+            })?;
+            self.received += count as u64;
+            at += count;
+            if C::FRAMED && !incoming.is_inside() {
+                shared.ledger().own_arrived(session, incoming.whole())?;
+            }
+        }
+        self.held.drain(..at);
+        Ok(())
     }
 }

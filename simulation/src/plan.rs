@@ -260,6 +260,7 @@ fn limits(chance: &mut Chance, body_max: usize) -> Limits {
         linger: millis(chance, &[0, 1, 1_000]),
         send,
         pause_reading_under_pressure: chance.one_in(2),
+        service_queue_max_bytes: chance.one_in(6).then(|| chance.size(64 << 10, 256 << 10) as usize),
         ..Limits::default()
     }
 }

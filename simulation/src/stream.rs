@@ -10,12 +10,21 @@ const PATTERN_BYTES: usize = 1 << 16;
 /// Bytes of the first message of a stream: its label in hexadecimal.
 const LABEL_BYTES: usize = 16;
 
+/// How the body of a stray begins: no byte of a stream is like it.
+const STRAY: u8 = b'~';
+/// Bytes of a stray's body before its filling: the mark, the publisher, the number.
+const STRAY_BYTES: usize = 1 + 4 + 8;
+/// Most bytes of its filling.
+const FILLING_MAX: u64 = 200;
+
 /// A codec that the simulation uses.
 pub(crate) trait Wire: Codec + Copy {
     /// Messages arrive as they were sent; otherwise only the bytes do.
     const FRAMED: bool;
     /// Frames carry a kind.
     const KINDS: bool;
+    /// Whether the frame that begins with these bytes is a stray; `None` if more must come to know.
+    fn is_stray(bytes: &[u8]) -> Option<bool>;
     /// Bytes that are no frame, if there are such, and whether they announce too large a one.
     fn garbage(&self, too_large: bool) -> Option<Vec<u8>>;
 }
@@ -23,6 +32,9 @@ pub(crate) trait Wire: Codec + Copy {
 impl Wire for Raw {
     const FRAMED: bool = false;
     const KINDS: bool = false;
+    fn is_stray(_: &[u8]) -> Option<bool> {
+        Some(false)
+    }
     fn garbage(&self, _: bool) -> Option<Vec<u8>> {
         None
     }
@@ -31,6 +43,9 @@ impl Wire for Raw {
 impl Wire for Lines {
     const FRAMED: bool = true;
     const KINDS: bool = false;
+    fn is_stray(bytes: &[u8]) -> Option<bool> {
+        bytes.first().map(|&byte| byte == STRAY)
+    }
     fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
         too_large.then(|| vec![b'x'; self.frame_size_max() + 1])
     }
@@ -39,6 +54,13 @@ impl Wire for Lines {
 impl Wire for SizeKind {
     const FRAMED: bool = true;
     const KINDS: bool = true;
+    fn is_stray(bytes: &[u8]) -> Option<bool> {
+        match bytes {
+            [4, 0, _, _, ..] => Some(false),
+            [_, _, _, _, byte, ..] => Some(*byte == STRAY),
+            _ => None,
+        }
+    }
     fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
         Some(if too_large { vec![0xff, 0xff, 0, 0] } else { vec![3, 0, 0, 0] })
     }
@@ -73,6 +95,28 @@ impl Messages {
         };
         let at = (mixed >> 40) as usize % (PATTERN_BYTES - self.body_max);
         (mixed as u16, Message::Body(&self.pattern[at..at + size]))
+    }
+}
+
+impl Messages {
+    /// The body of a stray: a message that is not of its session's stream, because it went to a group, or may be lost. It
+    /// says itself who published it, and which it is of that one's.
+    pub(crate) fn stray(&self, publisher: u16, number: u32) -> Vec<u8> {
+        let mixed = mix(u64::from(publisher) << 32 | u64::from(number));
+        let room = (self.body_max - STRAY_BYTES) as u64;
+        let size = (mixed % FILLING_MAX.min(room + 1)) as usize;
+        let at = (mixed >> 40) as usize % (PATTERN_BYTES - self.body_max);
+        let mut body = format!("{}{publisher:04x}{number:08x}", char::from(STRAY)).into_bytes();
+        body.extend_from_slice(&self.pattern[at..at + size]);
+        body
+    }
+
+    /// Who published the stray, and which it is; `None` if it is none that anybody published.
+    pub(crate) fn read_stray(&self, body: &[u8]) -> Option<(u16, u32)> {
+        let text = std::str::from_utf8(body.get(1..STRAY_BYTES)?).ok()?;
+        let publisher = u16::from_str_radix(text.get(..4)?, 16).ok()?;
+        let number = u32::from_str_radix(text.get(4..)?, 16).ok()?;
+        (self.stray(publisher, number) == body).then_some((publisher, number))
     }
 }
 

@@ -15,7 +15,7 @@ use anyport::{
 
 use crate::{
     handler::{Everything, Shared},
-    ledger::{Ledger, Record},
+    ledger::{Alarm, Ledger, Record},
     panics,
     peers::Peer,
     plan::{Act, Codec, Habit, PEERS, Plan},
@@ -449,6 +449,9 @@ impl<'a, C: Wire> World<'a, C> {
         }
         self.resume_all();
         self.rest("the faults ended")?;
+        // Once more: what the handlers lost on the way to it counts too.
+        self.resume_all();
+        self.rest("all is quiet")?;
         self.look_at_peers()?;
         self.look_at_ends()?;
         let stopping = self.shared.ledger().stopping.is_some();
@@ -529,7 +532,10 @@ impl<'a, C: Wire> World<'a, C> {
         for id in paused {
             let remote = if id.service() == 1 { self.client.as_ref() } else { Some(&self.server) };
             let Some(remote) = remote else { continue };
-            let _ = remote.post(id, |handler, session| handler.pause(session, false));
+            let _ = remote.post(id, |handler, session| {
+                handler.pause(session, false);
+                handler.note_losses(session);
+            });
         }
     }
 
@@ -564,6 +570,14 @@ impl<'a, C: Wire> World<'a, C> {
                     "session {id} sent {sent} bytes, and its peer {address} has {received} of them"
                 ));
             }
+            if record.closed.is_none() && !reset && C::FRAMED {
+                ledger.look_at_strays(at)?;
+                if peer.is_inside_frame() {
+                    return Err(format!(
+                        "peer {address} has a part of a message, and the rest does not come"
+                    ));
+                }
+            }
             if record.closed.is_none() && !peer.write_over && !reset && C::FRAMED {
                 let (written, received) = (peer.whole_messages(), record.received);
                 if written != received {
@@ -597,6 +611,7 @@ impl<'a, C: Wire> World<'a, C> {
     fn look_at_ends(&self) -> Checked {
         let ledger = self.shared.ledger();
         let idle = self.plan.config.limits.idle_timeout;
+        let now = self.net.now();
         for record in ledger.records.iter().filter(|record| record.closed.is_none()) {
             let id = record.id;
             if record.ending {
@@ -604,6 +619,16 @@ impl<'a, C: Wire> World<'a, C> {
                     "session {id} was told to end as {:?}, and is still there",
                     record.exact
                 ));
+            }
+            let overdue = |alarm: &&Alarm| alarm.due + Duration::from_secs(1) < now;
+            if let Some(alarm) = record.alarms.values().find(overdue) {
+                return Err(format!(
+                    "a timer of session {id} was due {:?} ago, and did not come",
+                    now - alarm.due
+                ));
+            }
+            if !record.tokens.is_empty() {
+                return Err(format!("session {id} was not told that {:?} were sent", record.tokens));
             }
             if idle.is_some() {
                 return Err(format!(

@@ -259,9 +259,6 @@ impl<H: Handler> Local<H> {
         {
             // The newest value of the turn is the only one that anybody is sent.
             log.messages[older as usize].dead = true;
-            let conflated = Losses { conflated: members as u64, ..Losses::default() };
-            local.shared.count(shard, 0, conflated);
-            self.counters.add_losses(conflated);
         }
         if local.in_log.is_empty() {
             dirty.push(place);
@@ -275,10 +272,17 @@ impl<H: Handler> Local<H> {
         Reach::Members(members)
     }
 
-    /// Gives a session what was published to its groups in this turn, before something else is queued for it or it
-    /// leaves one of them: everything comes in the order in which it was done.
-    #[cold]
+    /// Gives a session what was published to its groups in this turn, before something else is queued for it, it leaves
+    /// one of them, or it drains: everything comes in the order in which it was done.
+    #[inline]
     pub(crate) fn settle(&mut self, key: SlabKey) {
+        if !self.groups.is_settled() && self.slot(key).memberships.is_some() {
+            self.settle_member(key);
+        }
+    }
+
+    #[cold]
+    fn settle_member(&mut self, key: SlabKey) {
         // The log is not sealed yet: what is in it is copied.
         let log = std::mem::take(&mut self.groups.log.bytes);
         self.deliver_in_order(key, Bytes::Log(&log));
@@ -531,7 +535,11 @@ impl Delivery<'_> {
         let (mut run, mut in_run) = (0..0, 0);
         for message in messages {
             let range = message.range();
-            if message.dead || (message.except == Some(id) && !planted(Bug::ExceptIgnored)) {
+            if message.except == Some(id) && !planted(Bug::ExceptIgnored) {
+                continue;
+            }
+            if message.dead {
+                slot.connection.count_conflated();
                 continue;
             }
             if message.overflow != Overflow::Close && range.len() > room {

@@ -328,6 +328,8 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     fn drain(&mut self, io: &mut D) {
         self.ending = true;
         self.stop_dialing();
+        // What was published before is sent before they drain.
+        self.local.distribute();
         if let Some(socket) = self.listener {
             io.submit(self.listener_token(), Op::Close { socket });
         }

@@ -122,11 +122,14 @@ impl<H: Handler> ServiceShard<H> {
         if backlog.delivered < backlog.bytes.len() && slot.connection.is_open() {
             slot.backlog = Some(backlog);
         } else {
-            slot.connection.handle_delivered();
+            self.local.settle(key);
+            self.local.slot(key).connection.handle_delivered();
         }
     }
 
     pub(super) fn receive_ended(&mut self, key: SlabKey, end: ReceiveEnd) {
+        // What was published before is sent before it drains.
+        self.local.settle(key);
         let slot = self.local.slot(key);
         slot.connection.handle_receive_ended(end, slot.backlog.is_some());
         self.local.mark(key);

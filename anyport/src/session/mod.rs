@@ -127,6 +127,7 @@ impl<H: Handler> Session<'_, H> {
     /// Ends it gracefully: what is queued goes out, then our direction of the stream ends, then the peer's; the
     /// drain deadline bounds both.
     pub fn drain(&mut self) {
+        self.settle();
         self.local.slot(self.key).connection.drain(CloseReason::Drained);
         self.local.mark(self.key);
     }

@@ -136,9 +136,7 @@ impl<H: Handler> Session<'_, H> {
     /// What was published to its groups before comes before.
     #[inline]
     pub(super) fn settle(&mut self) {
-        if !self.local.groups.is_settled() && self.local.slot(self.key).memberships.is_some() {
-            self.local.settle(self.key);
-        }
+        self.local.settle(self.key);
     }
 
     /// Sees to it that the budgets allow for `size` bytes more, if need be at the cost of who reads less.
