@@ -91,10 +91,24 @@ impl Call {
     fn weight(self) -> u32 {
         match self {
             Self::Send => 60,
-            Self::SendShared | Self::SetTimer | Self::Resume | Self::Join | Self::Publish => 20,
-            Self::PublishExcept | Self::PublishLoose | Self::SendLoose | Self::SetSessionTimer => 20,
-            Self::Burst | Self::SendTooLarge | Self::Pause | Self::ForEach | Self::Other => 8,
-            Self::SendNotify | Self::SendVectored | Self::Leave | Self::CancelSessionTimer => 8,
+            Self::SendShared
+            | Self::SetTimer
+            | Self::Resume
+            | Self::Join
+            | Self::Publish
+            | Self::PublishExcept
+            | Self::PublishLoose
+            | Self::SendLoose
+            | Self::SetSessionTimer => 20,
+            Self::Burst
+            | Self::SendTooLarge
+            | Self::Pause
+            | Self::ForEach
+            | Self::Other
+            | Self::SendNotify
+            | Self::SendVectored
+            | Self::Leave
+            | Self::CancelSessionTimer => 8,
             Self::Drain | Self::DrainWith | Self::Kick | Self::Close | Self::Panic => 2,
             Self::StopEngine => 1,
         }
@@ -249,7 +263,8 @@ impl<C: Wire> Everything<C> {
             Call::Resume => self.pause(session, false),
             Call::DrainWith => {
                 self.send(session, How::Alone);
-                self.end(session, CloseReason::Drained, |session| session.drain());
+                let drain = |session: &mut Session<Self>| session.drain();
+                self.end(session, CloseReason::Drained, drain);
             }
             Call::Drain => {
                 let drain = |session: &mut Session<Self>| session.drain();
@@ -296,7 +311,7 @@ impl<C: Wire> Everything<C> {
             Call::SendLoose => self.send_loose(session, overflow(chance)),
             Call::SetSessionTimer => self.set_session_timer(session, chance),
             Call::CancelSessionTimer => {
-                self.cancel_session_timer(session, chance.below(SESSION_TIMERS) as u16)
+                self.cancel_session_timer(session, chance.below(SESSION_TIMERS) as u16);
             }
             Call::StopEngine => {
                 self.shared.ledger().stopping.get_or_insert(CloseReason::Drained);

@@ -93,7 +93,11 @@ mod here {
     /// Finds every planted bug, and shows when and how in a table.
     pub fn find_all(threads: usize) -> ExitCode {
         let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let bugs: Vec<_> = Bug::ALL.iter().copied().filter(|bug| !(bug.is_for_fuzzers_only() || bug.is_for_models_only())).collect();
+        let bugs: Vec<_> = Bug::ALL
+            .iter()
+            .copied()
+            .filter(|bug| !(bug.is_for_fuzzers_only() || bug.is_for_models_only()))
+            .collect();
         println!("{:<24} {:<5} {:>6} {:>10}  found by", "planted", "class", "seeds", "steps");
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {

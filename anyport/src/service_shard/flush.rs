@@ -30,10 +30,16 @@ impl<H: Handler> ServiceShard<H> {
         if relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold) {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::Relieved));
         }
+        self.tell_sent(key);
+        self.local.mark(key);
+    }
+
+    /// Tells the handler which of the frames that it asked about were taken.
+    #[inline]
+    fn tell_sent(&mut self, key: SlabKey) {
         while let Some(token) = self.local.slot(key).connection.next_sent_token() {
             self.call(key, |handler, session| handler.on_sent(session, token));
         }
-        self.local.mark(key);
     }
 
     /// Carries out what a session's machine asks for.
@@ -77,6 +83,8 @@ impl<H: Handler> ServiceShard<H> {
         if self.rules.is_some() {
             self.note_reading(key);
         }
+        // An empty message was sent as soon as it was queued.
+        self.tell_sent(key);
     }
 
     pub(super) fn set_deadline(&mut self, key: SlabKey, after: Duration) {
