@@ -204,15 +204,25 @@ impl Layout {
         })
     }
 
+    #[inline]
     fn write_length(&self, length: u64, out: &mut Vec<u8>) {
-        let (big, little) = (length.to_be_bytes(), length.to_le_bytes());
-        match (self.width, self.endian) {
-            (LengthWidth::Varint, _) => varint::write(length, out),
-            (_, Endian::Big) => out.extend_from_slice(&big[8 - self.length_bytes_max..]),
-            (_, Endian::Little) => out.extend_from_slice(&little[..self.length_bytes_max]),
+        let field = match self.endian {
+            Endian::Little => length.to_le_bytes(),
+            // The lowest bytes come last: moved to the front.
+            Endian::Big => (length << (64 - 8 * self.length_bytes_max.min(8))).to_be_bytes(),
+        };
+        // One arm for each width: a copy of a size that the compiler knows.
+        match self.width {
+            LengthWidth::Varint => varint::write(length, out),
+            LengthWidth::U8 => out.push(field[0]),
+            LengthWidth::U16 => out.extend_from_slice(&field[..2]),
+            LengthWidth::U24 => out.extend_from_slice(&field[..3]),
+            LengthWidth::U32 => out.extend_from_slice(&field[..4]),
+            LengthWidth::U64 => out.extend_from_slice(&field),
         }
     }
 
+    #[inline]
     fn write_kind(&self, kind: u16, out: &mut Vec<u8>) {
         match (self.kind, self.endian) {
             (None, _) => {}
@@ -223,6 +233,7 @@ impl Layout {
     }
 
     /// The body without the header that it begins with where headers are delivered.
+    #[inline]
     fn bare_body<'a>(&self, frame: &Frame<'a>) -> Result<&'a [u8], FrameError> {
         if !self.header_delivered {
             return Ok(frame.body);
@@ -262,11 +273,15 @@ impl Encode for LengthPrefix {
         } else {
             &layout.lead.bytes
         };
-        out.extend_from_slice(lead);
+        if !lead.is_empty() {
+            out.extend_from_slice(lead);
+        }
         layout.write_length(length, out);
         layout.write_kind(frame.kind, out);
         out.extend_from_slice(body);
-        out.extend_from_slice(&layout.trailer.bytes);
+        if layout.trailer.len() > 0 {
+            out.extend_from_slice(&layout.trailer.bytes);
+        }
     }
 }
 
