@@ -101,7 +101,8 @@ struct SystemCalls {
 
 #[derive(Args)]
 struct Compare {
-    /// What to measure, may be repeated: echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES], idle[:SESSIONS].
+    /// What to measure, may be repeated: echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES],
+    /// fanout[:MEMBERS[:DEPTH]], idle[:SESSIONS].
     #[arg(long, value_name = "WORKLOAD")]
     workload: Vec<Workload>,
     /// Only these servers, separated by commas.

@@ -153,7 +153,8 @@ pub fn measure(
         ping_pong_ns: Vec::new(),
         load_average,
     };
-    let servers = (0..).zip(servers.iter().copied());
+    let servers = servers.iter().copied().filter(|server| server.plays(workload.role()));
+    let servers = (0..).zip(servers);
     if let Workload::Idle { .. } = workload {
         for (index, server) in servers {
             eprint!(".");
@@ -205,7 +206,7 @@ struct Contestant {
 
 impl Contestant {
     fn start(workload: Workload, server: Server, index: u16, programs: &Programs) -> Result<Self> {
-        let mut running = Running::start(&server, index, programs)?;
+        let mut running = Running::start(&server, workload.role(), index, programs)?;
         let load = Load::open(running.address, workload);
         let load = blame(&mut running, load)?;
         Ok(Self { server, running, load, slices: Vec::new() })
@@ -254,7 +255,7 @@ pub fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> 
 const MEMORY_SETTLE: Duration = Duration::from_millis(300);
 
 fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Programs) -> Result<Figures> {
-    let mut running = Running::start(server, index, programs)?;
+    let mut running = Running::start(server, workload.role(), index, programs)?;
     let memory = |server: &Running| {
         thread::sleep(MEMORY_SETTLE);
         sys::process_memory(server.pid()).context("reading smaps_rollup")

@@ -13,13 +13,14 @@ use std::{
 use crate::{
     error::{Context, Error, Result},
     sys,
+    workload::Role,
 };
 
 /// How to start a server that listens on an address.
 #[derive(Clone, Copy, Debug)]
 enum Launch {
-    /// A server inside this program, by its name on the command line.
-    Own(&'static str),
+    /// A server inside this program, by its names on the command line as an echo and as a fan-out, if it is both.
+    Own { echo: Option<&'static str>, fanout: Option<&'static str> },
     /// The program of this project, with one of its drivers.
     Anyport { driver: &'static str },
 }
@@ -35,19 +36,37 @@ pub struct Server {
 
 /// All servers. To compare another engine, add a line here (and, if it lives in this program, a file in
 /// `server/`).
-pub const SERVERS: [Server; 5] = [
-    Server { name: BARE_URING, color: "#8b949e", launch: Launch::Own("bare-uring") },
-    Server { name: BARE_EPOLL, color: "#6e7781", launch: Launch::Own("bare-epoll") },
+pub const SERVERS: [Server; 6] = [
+    Server { name: BARE_URING, color: "#8b949e", launch: own("bare-uring", "bare-uring-fanout") },
+    Server { name: BARE_EPOLL, color: "#6e7781", launch: own("bare-epoll", "bare-epoll-fanout") },
     Server { name: "anyport io-uring", color: "#1f6feb", launch: Launch::Anyport { driver: "io-uring" } },
     Server { name: "anyport readiness", color: "#58a6ff", launch: Launch::Anyport { driver: "readiness" } },
-    Server { name: "tokio", color: "#d29922", launch: Launch::Own("tokio") },
+    Server { name: "tokio", color: "#d29922", launch: own("tokio", "tokio-broadcast") },
+    Server {
+        name: "tokio mpsc",
+        color: "#e3b341",
+        launch: Launch::Own { echo: None, fanout: Some("tokio-mpsc") },
+    },
 ];
+
+const fn own(echo: &'static str, fanout: &'static str) -> Launch {
+    Launch::Own { echo: Some(echo), fanout: Some(fanout) }
+}
 
 /// The servers that ratios refer to.
 pub const BARE_URING: &str = "bare-uring";
 pub const BARE_EPOLL: &str = "bare-epoll";
 
 impl Server {
+    /// False if it has nothing to do in this role.
+    pub fn plays(&self, role: Role) -> bool {
+        match self.launch {
+            Launch::Own { echo, .. } if role == Role::Echo => echo.is_some(),
+            Launch::Own { fanout, .. } => fanout.is_some(),
+            Launch::Anyport { .. } => true,
+        }
+    }
+
     pub fn needs_anyport(&self) -> bool {
         matches!(self.launch, Launch::Anyport { .. })
     }
@@ -102,14 +121,16 @@ const STDERR_KEPT_BYTES: usize = 16 * 1024;
 
 impl Running {
     /// Starts a server and waits until it accepts connections.
-    pub fn start(server: &Server, index: u16, programs: &Programs) -> Result<Self> {
+    pub fn start(server: &Server, role: Role, index: u16, programs: &Programs) -> Result<Self> {
         let port = match programs.port_first {
             Some(first) => first.checked_add(index).ok_or(Error::Usage("the ports end at 65535".into()))?,
             None => unused_port().context("choosing a port")?,
         };
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let mut command = match server.launch {
-            Launch::Own(kind) => {
+            Launch::Own { echo, fanout } => {
+                let kind = if role == Role::Echo { echo } else { fanout };
+                let kind = kind.ok_or(Error::Usage(format!("{} plays another role", server.name)))?;
                 let mut command = Command::new(&programs.own);
                 command.args(["server", kind, "--listen", &address.to_string()]);
                 command
@@ -117,7 +138,8 @@ impl Running {
             Launch::Anyport { driver } => {
                 let program = programs.anyport.as_ref().ok_or(Error::Usage("no path of anyport".into()))?;
                 let mut command = Command::new(program);
-                command.args(["serve", "echo", "--listen", &address.to_string()]);
+                let service = if role == Role::Echo { "echo" } else { "fanout" };
+                command.args(["serve", service, "--listen", &address.to_string()]);
                 command.args(["--shards", "1", "--driver", driver]).args(&programs.anyport_arguments);
                 command
             }

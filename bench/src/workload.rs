@@ -9,9 +9,23 @@ pub enum Workload {
     Echo { connections: u32, depth: u32, size_bytes: u32 },
     /// Connect, one echo of 64 bytes, close; so many at a time.
     Churn { lanes: u32 },
+    /// One connection publishes messages of 64 bytes, `depth` of them in flight; all others are sent each of them.
+    Fanout { members: u32, depth: u32 },
     /// One echo of 64 bytes each, then silence: what does a session cost in memory?
     Idle { sessions: u32 },
 }
+
+/// What a server does with what it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sends it back.
+    Echo,
+    /// Sends it to all other connections.
+    Fanout,
+}
+
+/// Bytes of a message that is published.
+pub const FANOUT_BYTES: u32 = 64;
 
 /// What is measured unless the user says otherwise.
 pub const DEFAULT: [Workload; 6] = [
@@ -40,6 +54,7 @@ impl Workload {
     pub fn connections(self) -> u32 {
         match self {
             Self::Echo { connections: n, .. } | Self::Churn { lanes: n } | Self::Idle { sessions: n } => n,
+            Self::Fanout { members, .. } => members + 1,
         }
     }
 
@@ -47,7 +62,16 @@ impl Workload {
     pub fn operation(self) -> &'static str {
         match self {
             Self::Echo { .. } => "message",
+            Self::Fanout { .. } => "delivery",
             Self::Churn { .. } | Self::Idle { .. } => "connection",
+        }
+    }
+
+    /// Which servers are asked.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Fanout { .. } => Role::Fanout,
+            Self::Echo { .. } | Self::Churn { .. } | Self::Idle { .. } => Role::Echo,
         }
     }
 }
@@ -71,10 +95,16 @@ impl FromStr for Workload {
                 size_bytes: numbers.get(2).copied().unwrap_or(64),
             },
             ("churn", 0..=1) => Self::Churn { lanes: numbers.first().copied().unwrap_or(64) },
+            ("fanout", 0..=2) => Self::Fanout {
+                members: numbers.first().copied().unwrap_or(1000),
+                depth: numbers.get(1).copied().unwrap_or(1),
+            },
             ("idle", 0..=1) => Self::Idle { sessions: numbers.first().copied().unwrap_or(10_000) },
             _ => {
                 return Err(
-                    "expected echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES] or idle[:SESSIONS]".into()
+                    "expected echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES], fanout[:MEMBERS[:DEPTH]] or \
+                     idle[:SESSIONS]"
+                        .into()
                 );
             }
         };
@@ -84,6 +114,10 @@ impl FromStr for Workload {
             {
                 Err(format!("depth times bytes must not exceed {BURST_MAX_BYTES}"))
             }
+            Self::Fanout { depth, .. } if depth > BURST_MAX_BYTES / FANOUT_BYTES => {
+                Err(format!("depth times {FANOUT_BYTES} bytes must not exceed {BURST_MAX_BYTES}"))
+            }
+            Self::Fanout { members: u32::MAX, .. } => Err("too many members".into()),
             workload => Ok(workload),
         }
     }
@@ -99,6 +133,9 @@ impl fmt::Display for Workload {
                 write!(f, "echo {size} {unit}, depth {depth}, {connections} connection{s}")
             }
             Self::Churn { lanes } => write!(f, "churn (connect, echo 64 B, close), {lanes} at a time"),
+            Self::Fanout { members, depth } => {
+                write!(f, "fan-out {FANOUT_BYTES} B to {members} members, depth {depth}")
+            }
             Self::Idle { sessions } => write!(f, "idle, {sessions} sessions"),
         }
     }
@@ -116,6 +153,8 @@ mod tests {
             Ok("echo 4 KiB, depth 1, 8 connections".into())
         );
         assert_eq!("churn".parse(), Ok(Workload::Churn { lanes: 64 }));
+        assert_eq!("fanout:10:2".parse(), Ok(Workload::Fanout { members: 10, depth: 2 }));
+        assert!("fanout:1:16385".parse::<Workload>().is_err());
         assert!("echo:0".parse::<Workload>().is_err());
         assert!("echo:1:1024:4096".parse::<Workload>().is_err());
         assert!("idle:1:1".parse::<Workload>().is_err());

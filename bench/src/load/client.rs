@@ -78,6 +78,17 @@ pub struct Client {
     completions: Vec<Completion>,
     /// Bytes sent that have not come back.
     outstanding: u64,
+    /// Whose stream a connection is sent.
+    comes_back: ComesBack,
+}
+
+/// What a server does with what it receives.
+#[derive(Clone, Copy, Debug)]
+enum ComesBack {
+    /// It sends it back.
+    ToSender,
+    /// It sends what connection 0 says to so many others.
+    ToOthers(u64),
 }
 
 /// Points to an option that is switched on.
@@ -103,7 +114,28 @@ impl Client {
             streams: vec![Stream::default(); connections as usize],
             completions: Vec::with_capacity(COMPLETIONS as usize),
             outstanding: 0,
+            comes_back: ComesBack::ToSender,
         })
+    }
+
+    /// As `new`, for a server that sends what connection 0 says to all others.
+    pub fn of_publisher(server: SocketAddrV4, connections: u32, burst_bytes: usize) -> Result<Self, Fault> {
+        let mut client = Self::new(server, connections, burst_bytes)?;
+        client.comes_back = ComesBack::ToOthers(u64::from(connections) - 1);
+        Ok(client)
+    }
+
+    /// True for a connection that is to be sent nothing.
+    fn is_publisher(&self, slot: u32) -> bool {
+        slot == 0 && matches!(self.comes_back, ComesBack::ToOthers(_))
+    }
+
+    /// Whose stream a connection is sent.
+    fn origin(&self, slot: u32) -> u32 {
+        match self.comes_back {
+            ComesBack::ToSender => slot,
+            ComesBack::ToOthers(_) => 0,
+        }
     }
 
     /// Bytes sent that have not come back, over all connections.
@@ -155,7 +187,11 @@ impl Client {
             .build();
         stream.sending = length;
         stream.sent += u64::from(length);
-        self.outstanding += u64::from(length);
+        self.outstanding += u64::from(length)
+            * match self.comes_back {
+                ComesBack::ToSender => 1,
+                ComesBack::ToOthers(others) => others,
+            };
         self.push(entry.user_data(token(SEND, 0, slot)))
     }
 
@@ -227,13 +263,15 @@ impl Client {
         }
         let buffer = completion.buffer().expect("a receive with bytes names a buffer");
         let length = result as u32;
-        let stream = &mut self.streams[slot as usize];
-        let after = stream.received + u64::from(length);
-        if after > stream.sent {
-            return Err(Fault::TooMuch { connection: slot, sent: stream.sent, received: after });
+        let origin = self.origin(slot);
+        let sent_in_all = self.streams[origin as usize].sent;
+        let after = self.streams[slot as usize].received + u64::from(length);
+        if after > sent_in_all || self.is_publisher(slot) {
+            return Err(Fault::TooMuch { connection: slot, sent: sent_in_all, received: after });
         }
+        let stream = &mut self.streams[slot as usize];
         let received = self.pool.bytes(buffer, length as usize);
-        let sent = window(&self.pattern, slot, stream.received, length);
+        let sent = window(&self.pattern, origin, stream.received, length);
         if received != sent {
             let first = received.iter().zip(sent).position(|(a, b)| a != b).unwrap_or(0);
             return Err(Fault::WrongByte {

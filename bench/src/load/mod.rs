@@ -3,6 +3,7 @@
 mod churn;
 mod client;
 mod echo;
+mod fanout;
 
 use std::{
     net::SocketAddrV4,
@@ -17,7 +18,7 @@ const SILENCE_MAX_S: u64 = 10;
 /// What was done in one visit to a server, from the first operation until nothing was in flight any more.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
-    /// Messages echoed, or connections served by a churn.
+    /// Messages echoed or delivered, or connections served by a churn.
     pub operations: u64,
     pub wall: Duration,
 }
@@ -43,6 +44,7 @@ impl Until {
 pub enum Load {
     Echo(echo::Echo),
     Churn(churn::Churn),
+    Fanout(fanout::Fanout),
 }
 
 impl Load {
@@ -53,6 +55,9 @@ impl Load {
                 echo::Echo::open(server, connections, depth, size_bytes).map(Self::Echo)
             }
             Workload::Idle { sessions } => echo::Echo::open(server, sessions, 1, 64).map(Self::Echo),
+            Workload::Fanout { members, depth } => {
+                fanout::Fanout::open(server, members, depth).map(Self::Fanout)
+            }
             Workload::Churn { lanes } => churn::Churn::open(server, lanes).map(Self::Churn),
         }
     }
@@ -62,6 +67,7 @@ impl Load {
         match self {
             Self::Echo(echo) => echo.visit(until),
             Self::Churn(churn) => churn.visit(until),
+            Self::Fanout(fanout) => fanout.visit(until),
         }
     }
 }

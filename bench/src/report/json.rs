@@ -79,6 +79,9 @@ fn parameters(workload: Workload) -> Value {
             json!({ "kind": "echo", "connections": connections, "depth": depth, "size_bytes": size_bytes })
         }
         Workload::Churn { lanes } => json!({ "kind": "churn", "lanes": lanes }),
+        Workload::Fanout { members, depth } => {
+            json!({ "kind": "fanout", "members": members, "depth": depth })
+        }
         Workload::Idle { sessions } => json!({ "kind": "idle", "sessions": sessions }),
     }
 }

@@ -53,7 +53,7 @@ impl Markdown<'_> {
     fn ratios(&self, f: &mut Formatter<'_>, base: &str) -> fmt::Result {
         writeln!(
             f,
-            "\nCPU time of the server per message (churn: per connection): {base} in µs, the others as ratio to \
+            "\nCPU time of the server per message (churn: per connection, fan-out: per delivery): {base} in µs, the others as ratio to \
              it; median (quartiles).\n"
         )?;
         self.table(f, self.0.timed(), |outcome, name| {
@@ -66,7 +66,10 @@ impl Markdown<'_> {
     }
 
     fn rates(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nThroughput: messages (churn: connections) per second, median.\n")?;
+        writeln!(
+            f,
+            "\nThroughput: messages (churn: connections, fan-out: deliveries) per second, median.\n"
+        )?;
         self.table(f, self.0.timed(), |outcome, name| {
             outcome.rate(name).map(|spread| thousands(spread.median))
         })

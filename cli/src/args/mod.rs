@@ -15,7 +15,7 @@ use crate::exit::{Failure, Outcome};
 pub(crate) use bench::{Bench, BenchChurn, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
 pub(crate) use connect::Connect;
 pub(crate) use log::LogFileOptions;
-pub(crate) use serve::{Hosting, Serve, ServeChat, ServeEcho};
+pub(crate) use serve::{Hosting, Serve, ServeChat, ServeEcho, ServeFanout};
 
 const EXIT_CODES: &str = "\
 Exit codes:

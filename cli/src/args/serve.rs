@@ -17,6 +17,9 @@ pub(crate) enum Serve {
     /// A chat in lines: names, rooms, private messages; `anyport connect` or nc is a client
     #[command(after_help = CHAT)]
     Chat(ServeChat),
+    /// Sends every byte to all other connections: what bench/ measures fan-out with
+    #[command(hide = true)]
+    Fanout(ServeFanout),
 }
 
 const CHAT: &str = "\
@@ -85,6 +88,18 @@ pub(crate) struct ServeChat {
     /// Bytes that may wait for a session that does not read; more closes it
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10, value_parser = in_range(4096..=1 << 30))]
     pub(crate) queue_max: u64,
+    #[command(flatten)]
+    pub(crate) hosting: Hosting,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct ServeFanout {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
+    pub(crate) listen: String,
+    /// Threads, each with sessions of its own [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = in_range(SHARDS))]
+    pub(crate) shards: Option<u64>,
     #[command(flatten)]
     pub(crate) hosting: Hosting,
 }

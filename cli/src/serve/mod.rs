@@ -2,6 +2,7 @@
 
 mod chat;
 mod echo;
+mod fanout;
 
 use std::{
     io::Read,
@@ -28,6 +29,7 @@ pub(crate) fn serve(service: &Serve) -> Outcome {
     match service {
         Serve::Echo(options) => echo::echo(options),
         Serve::Chat(options) => chat::chat(options),
+        Serve::Fanout(options) => fanout::fanout(options),
     }
 }
 
