@@ -85,6 +85,9 @@ pub(crate) struct ServeChat {
     /// Closes a session from which nothing arrives for this long
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds_above_zero)]
     pub(crate) idle_timeout: Duration,
+    /// Lines that one session may say in a second; what comes faster waits. 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = in_range(0..=1_000_000))]
+    pub(crate) rate_max: u64,
     /// Bytes that may wait for a session that does not read; more closes it
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10, value_parser = in_range(4096..=1 << 30))]
     pub(crate) queue_max: u64,

@@ -175,6 +175,9 @@ fn summary(counters: &Counters) -> Table {
     }
     table.row("frames received", grouped(counters.frames_received));
     table.row("frames sent", grouped(counters.frames_sent));
+    if counters.rate_pauses > 0 {
+        table.row("reading paused by rates", grouped(counters.rate_pauses));
+    }
     if counters.frames_refused > 0 {
         table.row("frames refused", grouped(counters.frames_refused));
     }

@@ -133,7 +133,7 @@ fn people_talk_in_rooms_and_to_each_other() {
 
 #[test]
 fn what_cannot_be_is_told_and_harms_nobody() {
-    let server = chat("");
+    let server = chat("--rate-max 0");
     let mut ann = Person::called(&server, "ann", 0);
     let mut bob = Person::stranger(&server);
     for (said, answer) in [
@@ -214,7 +214,7 @@ fn who_does_not_read_is_thrown_out_and_the_others_go_on() {
     /// More than the buffers of both systems hold.
     const LINES_MAX: u64 = 200_000;
     for driver in drivers() {
-        let server = chat(&format!("--queue-max 16384 --driver {driver}"));
+        let server = chat(&format!("--queue-max 16384 --rate-max 0 --driver {driver}"));
         let mut talker = Person::called(&server, "talker", 0);
         let mut reader = Person::called(&server, "reader", 1);
         let slow = Person::called(&server, "slow", 2);
@@ -256,6 +256,25 @@ fn who_does_not_read_is_thrown_out_and_the_others_go_on() {
         drop((talker, reader, slow));
         let ended = server.terminate().expect(0);
         assert_eq!(ended.row("closed: send_queue_full"), 1, "{driver}: {ended:#?}");
+    }
+}
+
+#[test]
+fn who_says_too_much_at_once_is_slowed_down_and_loses_nothing() {
+    for driver in drivers() {
+        let server = chat(&format!("--rate-max 60 --driver {driver}"));
+        let mut ann = Person::called(&server, "ann", 0);
+        let mut bob = Person::called(&server, "bob", 1);
+        ann.hears("* bob is here");
+        let lines: Vec<_> = (0..150).map(|number| format!("line {number}")).collect();
+        ann.says(&lines.join("\n"));
+        for line in lines {
+            bob.hears(&format!("ann: {line}"));
+        }
+        drop((ann, bob));
+        let ended = server.terminate().expect(0);
+        assert!(ended.row("reading paused by rates") > 0, "{driver}: {ended:#?}");
+        assert_eq!(ended.row("frames received"), 152, "{driver}: {ended:#?}");
     }
 }
 
