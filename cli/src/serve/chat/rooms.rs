@@ -162,6 +162,13 @@ impl Chat {
         true
     }
 
+    /// Somebody goes: the place in the room and the name are free.
+    fn forget(&mut self, session: &mut Session<Self>) {
+        self.leave(session);
+        let name = std::mem::take(&mut session.state().name);
+        self.names.remove(&name.to_lowercase());
+    }
+
     fn who(session: &mut Session<Self>) {
         let Some(room) = session.state().room.clone() else {
             return sorry(session, "you are in no room: /join ROOM");
@@ -189,6 +196,8 @@ impl Chat {
                 }
             }
             "quit" => {
+                // At once: the end of the session takes as long as the other end lets it.
+                self.forget(session);
                 session.drain_with(Frame { kind: 0, body: b"* bye" });
             }
             _ if session.state().name.is_empty() => sorry(session, "first say your name: /nick NAME"),
@@ -242,8 +251,7 @@ impl Handler for Chat {
     }
 
     fn on_close(&mut self, session: &mut Session<Self>, _reason: CloseReason) {
-        self.leave(session);
-        self.names.remove(&session.state().name.to_lowercase());
+        self.forget(session);
     }
 }
 
