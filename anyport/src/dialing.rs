@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyport_core::{SlabKey, TimerHandle};
-use anyport_driver::{Address, SocketOptions};
+use anyport_driver::{Address, SocketOptions, pipes::PipeHub};
 
 use crate::{
     admission::Live,
@@ -64,6 +64,11 @@ pub enum ConnectError {
         /// What it is.
         kind: ServiceKind,
     },
+    /// The service is none without a network.
+    NotOffline {
+        /// What it is.
+        kind: ServiceKind,
+    },
     /// It has as many sessions as its limits allow.
     AtCapacity {
         /// The limit.
@@ -81,8 +86,14 @@ impl fmt::Display for ConnectError {
             Self::NotManual { kind } => {
                 write!(f, "a {kind:?} is not told when to connect: add `.manual()` to the client")
             }
+            Self::NotOffline { kind } => {
+                write!(f, "a {kind:?} has no offline sessions: make it with `Server::offline`")
+            }
             Self::AtCapacity { sessions_max } => {
-                write!(f, "the client has {sessions_max} sessions already: raise sessions_max, or close some")
+                write!(
+                    f,
+                    "the service has {sessions_max} sessions already: raise sessions_max, or close some"
+                )
             }
             Self::Address(error) => error.fmt(f),
             Self::Ended => f.write_str("the engine has ended, or is ending: nothing is connected any more"),
@@ -98,13 +109,17 @@ pub(crate) struct Places {
     pub(crate) kind: ServiceKind,
     pub(crate) sessions_max: usize,
     pub(crate) live: Arc<Live>,
+    /// Where sessions of an offline service are opened, one for each shard; none for others.
+    pub(crate) hubs: Vec<PipeHub>,
     /// The shard that gets the next connection, modulo their number.
     next_shard: AtomicUsize,
 }
 
 impl Places {
-    pub(crate) fn new(kind: ServiceKind, sessions_max: usize, live: Arc<Live>) -> Self {
-        Self { kind, sessions_max, live, next_shard: AtomicUsize::new(0) }
+    pub(crate) fn new(kind: ServiceKind, sessions_max: usize, live: Arc<Live>, shards: usize) -> Self {
+        let hubs = if kind == ServiceKind::Offline { shards } else { 0 };
+        let hubs = std::iter::repeat_with(PipeHub::new).take(hubs).collect();
+        Self { kind, sessions_max, live, hubs, next_shard: AtomicUsize::new(0) }
     }
 
     /// Takes a place for a connection that somebody asks for.

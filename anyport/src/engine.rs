@@ -205,9 +205,14 @@ impl Engine {
         server.limits.validate()?;
         server.listen.validate()?;
         warn_of_what_is_left_out(&server.address, &server.listen.socket);
-        let address = resolve(&server.address)?;
+        let (kind, address) = if server.offline {
+            // A name for the driver of the pipes, which asks for none.
+            (ServiceKind::Offline, Address::Unix("offline".into()))
+        } else {
+            (ServiceKind::Server, resolve(&server.address)?)
+        };
         let role = Role::Server { address, listen: server.listen };
-        self.add(ServiceKind::Server, role, server.codec, server.limits, make)
+        self.add(kind, role, server.codec, server.limits, make)
     }
 
     /// Adds a client.
@@ -271,9 +276,9 @@ impl Engine {
         let groups = Registry::new(self.shards);
         let of_service = limits.service_queue_max_bytes.map(Budget::new);
         let budgets = of_service.into_iter().chain(self.send_budget.clone()).collect();
-        let unix = role.is_unix();
+        let unix = role.is_unix() && kind != ServiceKind::Offline;
         let live = Arc::<Live>::default();
-        let places = Arc::new(Places::new(kind, limits.sessions_max, Arc::clone(&live)));
+        let places = Arc::new(Places::new(kind, limits.sessions_max, Arc::clone(&live), self.shards));
         let recent: Vec<_> =
             (0..self.shards).map(|_| Arc::new(Recent::new(limits.recent_closed_max))).collect();
         let template = ServiceTemplate {

@@ -52,6 +52,7 @@ mod logic_pool;
 mod message;
 #[cfg(all(loom, test))]
 mod models;
+mod offline;
 mod offload;
 mod on_shard;
 mod recent;
@@ -102,6 +103,7 @@ pub use handler::{ConnectFailure, Handler, Pressure, Reconnect, TimerKey};
 pub use info::{SessionInfo, Traffic};
 pub use logic_pool::{PoolConfig, PoolCounters};
 pub use message::{Message, MessageError};
+pub use offline::OfflinePeer;
 pub use offload::OffloadError;
 pub use recent::Closed;
 pub use remote::{Answer, Answers, AskError, PostError, Remote};

@@ -23,6 +23,8 @@ pub enum ServiceKind {
     ClientManual,
     /// Opens connections at the start, and again when they end ([`Client::reconnect`]).
     ClientAutoReconnect,
+    /// Has sessions with whoever is in the same process, without a network ([`Server::offline`]).
+    Offline,
 }
 
 /// A service that accepts connections.
@@ -32,13 +34,27 @@ pub struct Server<C> {
     pub(crate) codec: C,
     pub(crate) limits: Limits,
     pub(crate) listen: ListenOptions,
+    pub(crate) offline: bool,
 }
 
 impl<C: Codec> Server<C> {
     /// Listens on `address`: `HOST:PORT`, where port 0 lets the system choose, or `unix:PATH`. Checked when the server
     /// is added.
     pub fn bind(address: impl Into<String>, codec: C) -> Self {
-        Self { address: address.into(), codec, limits: Limits::default(), listen: ListenOptions::default() }
+        Self {
+            address: address.into(),
+            codec,
+            limits: Limits::default(),
+            listen: ListenOptions::default(),
+            offline: false,
+        }
+    }
+
+    /// Listens nowhere: sessions are opened by [`Remote::open_offline`](crate::Remote::open_offline), and the other end
+    /// is in the same process. Bots and tests reach the handler so by the code that serves everybody else: framing,
+    /// limits, queues, timers, close reasons. It runs in any engine, beside services with a network.
+    pub fn offline(codec: C) -> Self {
+        Self { offline: true, ..Self::bind("offline", codec) }
     }
 
     /// Sets what the service allows.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyport_core::Limits;
-use anyport_driver::{Address, options::PortSharing};
+use anyport_driver::{Address, Driver, options::PortSharing};
 
 use crate::{
     admission::Live,
@@ -18,8 +18,8 @@ use crate::{
     offload::Desk,
     recent::Recent,
     remote::{Mail, Mailbox},
-    service::Role,
-    service_shard::{Birth, ServiceOnShard, ServiceShard},
+    service::{Role, ServiceKind},
+    service_shard::{Birth, OfflineService, ServiceOnShard, ServiceShard},
     stop::Stop,
 };
 
@@ -74,9 +74,10 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
         let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mailbox = mailbox.expect("a shard is built once");
         let mut role = self.role.clone();
-        // Listeners cannot share a path.
+        // Listeners cannot share a path; and those without a network need not share anything.
         let one_listens = matches!(&role, Role::Server { address: Address::Unix(_), .. });
-        let hands_over = birth.hands_over || (one_listens && self.shards > 1);
+        let offline = self.places.kind == ServiceKind::Offline;
+        let hands_over = !offline && (birth.hands_over || (one_listens && self.shards > 1));
         match &mut role {
             Role::Server { address, listen } => {
                 if let Some(bound) = &birth.bound {
@@ -122,23 +123,33 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
     }
 }
 
+impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
+    /// The service on a shard, on the shard's driver or on one of its own.
+    fn place<D: Driver>(&self, birth: &ShardBirth) -> OnShard<D> {
+        match self.places.hubs.get(birth.shard) {
+            Some(hub) => Box::new(OfflineService::new(self.build(birth), hub, birth.waker.clone())),
+            None => Box::new(self.build(birth)),
+        }
+    }
+}
+
 impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H, F> {
     #[cfg(target_os = "linux")]
     fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring> {
-        Box::new(self.build(birth))
+        self.place(birth)
     }
 
     #[cfg(unix)]
     fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness> {
-        Box::new(self.build(birth))
+        self.place(birth)
     }
 
     #[cfg(windows)]
     fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp> {
-        Box::new(self.build(birth))
+        self.place(birth)
     }
 
     fn on_sim(&self, birth: &ShardBirth) -> OnShard<anyport_driver::sim::Sim> {
-        Box::new(self.build(birth))
+        self.place(birth)
     }
 }

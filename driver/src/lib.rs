@@ -6,6 +6,7 @@
 //! | `Iocp` | Windows | a completion port a shard: AcceptEx posted ahead, zero-byte receives, overlapped sends |
 //! | `Readiness` | Linux, macOS, BSD | epoll or kqueue, edge-triggered; tries first, waits for readiness only if needed |
 //! | `Sim` | everywhere | sockets in memory, virtual time, one seed |
+//! | `Pipes` | everywhere | connections in memory, for what is in the same process |
 //! | [`Relay`](relay::Relay) | everywhere | links to other threads' drivers: for threads that do no I/O |
 //!
 //! # The contract
@@ -79,6 +80,8 @@ pub mod machine;
 #[cfg(loom)]
 pub mod model;
 pub mod options;
+#[cfg(any(unix, windows))]
+pub mod pipes;
 #[cfg(any(target_os = "linux", windows))]
 mod posting;
 pub mod probe;

@@ -18,6 +18,8 @@ pub enum DriverKind {
     Sim,
     /// Links to the drivers of other threads.
     Relay,
+    /// Connections in memory.
+    Pipes,
 }
 
 impl DriverKind {
@@ -26,7 +28,7 @@ impl DriverKind {
     pub fn shares_ports(self) -> bool {
         match self {
             Self::IoUring | Self::Readiness | Self::Sim => true,
-            Self::Iocp => false,
+            Self::Iocp | Self::Pipes => false,
             Self::Relay => cfg!(not(windows)),
         }
     }
@@ -45,6 +47,7 @@ impl fmt::Display for DriverKind {
             Self::Iocp => "iocp",
             Self::Sim => "sim",
             Self::Relay => "relay",
+            Self::Pipes => "pipes",
         })
     }
 }
@@ -132,7 +135,7 @@ pub fn connections_possible(kind: DriverKind, config: DriverConfig, shards: usiz
     let files = crate::machine::open_files().soft.unwrap_or(u64::MAX);
     let sockets = u64::from(config.sockets_max).min(files).saturating_sub(1).saturating_mul(shards);
     match kind {
-        DriverKind::Sim | DriverKind::Relay => u64::MAX,
+        DriverKind::Sim | DriverKind::Relay | DriverKind::Pipes => u64::MAX,
         DriverKind::Iocp => sockets,
         // Each ring has a table of its own, of as many places as the process may open files.
         DriverKind::IoUring if !detachable => sockets,
@@ -195,7 +198,7 @@ mod tests {
             DriverKind::IoUring => DriverChoice::IoUring,
             DriverKind::Readiness => DriverChoice::Readiness,
             DriverKind::Iocp => DriverChoice::Iocp,
-            DriverKind::Sim | DriverKind::Relay => panic!("nobody asked for it"),
+            DriverKind::Sim | DriverKind::Relay | DriverKind::Pipes => panic!("nobody asked for it"),
         };
         assert_eq!(choose(choice, DriverConfig::default()).unwrap().kind, chosen.kind);
     }

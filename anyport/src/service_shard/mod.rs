@@ -8,6 +8,7 @@ mod end;
 mod files;
 mod flush;
 mod jobs;
+mod offline;
 mod offload;
 mod receive;
 mod timers;
@@ -26,6 +27,8 @@ use anyport_core::{
     wheel,
 };
 use anyport_driver::{Address, Completion, Driver, Op, Outcome, Received, SocketKey, Token};
+
+pub(crate) use offline::OfflineService;
 
 use crate::{
     admission::Live,

@@ -18,6 +18,7 @@ mod groups;
 mod jobs;
 mod limits;
 mod listing;
+mod offline;
 mod offload;
 mod outside;
 mod timers;

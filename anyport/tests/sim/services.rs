@@ -179,3 +179,35 @@ fn a_job_for_a_session_that_has_gone_does_nothing() {
     bed.stop();
     assert!(remote.post_to_shard(0, |_, _| ()).is_err(), "the engine has ended");
 }
+
+#[test]
+fn a_service_without_a_network_is_stepped_as_any_other() {
+    use std::io::{Read, Write};
+    let (net, diary) = (SimNet::new(21), Diary::default());
+    let told = diary.clone();
+    let mut engine = Engine::new().unwrap().shards(2).unwrap();
+    let server = Server::offline(Lines::default());
+    let remote = engine.add_server(server, move |_| Obedient { diary: told.clone() }).unwrap();
+    let mut engine = engine.simulate(&net).unwrap();
+    let mut peers: Vec<_> = (0..4).map(|_| remote.open_offline().unwrap()).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.set_nonblocking(true);
+        peer.write_all(format!("line {number}\n").as_bytes()).unwrap();
+        let mut got = Vec::new();
+        assert!(engine.run_until(SOON, |_| {
+            let mut piece = [0; 100];
+            let count = peer.read(&mut piece).unwrap_or(0);
+            got.extend_from_slice(&piece[..count]);
+            got.ends_with(b"\n")
+        }));
+        assert_eq!(got, format!("line {number}\n").as_bytes());
+    }
+    let shards: Vec<_> = diary.opens().into_iter().map(|(shard, _)| shard).collect();
+    assert_eq!(shards.iter().filter(|shard| **shard == 0).count(), 2);
+    engine.check().unwrap();
+    drop(peers);
+    assert!(engine.run_until(SOON, |engine| engine.counters(0).sessions == 0));
+    engine.stop().unwrap();
+    assert_eq!(engine.held(), Held::default());
+    assert_eq!(diary.closes(), [CloseReason::PeerClosed; 4]);
+}
