@@ -92,6 +92,10 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for OfflineService<H> {
         ServiceOnShard::<Pipes>::is_finished(&self.service)
     }
 
+    fn end_jobs(&mut self) -> bool {
+        self.on_pipes().0.end_jobs()
+    }
+
     fn publish(&mut self) {
         self.on_pipes().0.publish();
     }

@@ -83,10 +83,11 @@ fn a_service_without_a_network_stands_beside_one_that_has_one(driver: DriverChoi
         peer.set_timeout(Some(PATIENCE));
         ask(&mut peer, "hello\n");
         let told = ask_shard.clone();
-        remote.post_to_shard(shard, move |_, shard| {
+        let posted = remote.post_to_shard(shard, move |_, shard| {
             shard.for_each(|session| assert_eq!(session.peer_address(), PeerAddress::Unix));
             told.send(shard.sessions()).unwrap();
         });
+        posted.unwrap();
         assert!(answer.recv().unwrap() >= 1);
     }
     assert!(matches!(remote.open_offline_on(2), Err(ConnectError::Ended)));
