@@ -7,6 +7,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use anyport_core::{Limits, SessionId, limits::InvalidLimit};
@@ -668,6 +669,15 @@ impl Running {
     /// The first failure of a shard.
     pub fn stop(self) -> Result<()> {
         self.stop.drain();
+        self.join()
+    }
+
+    /// Drains for `within` at most, then waits for the end: [`Stop::drain_within`].
+    ///
+    /// # Errors
+    /// The first failure of a shard.
+    pub fn stop_within(self, within: Duration) -> Result<()> {
+        self.stop.drain_within(within);
         self.join()
     }
 }

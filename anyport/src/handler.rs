@@ -80,6 +80,15 @@ pub trait Handler: Sized + Send + 'static {
     /// The system has taken all of a frame that was sent with [`send_notify`](Session::send_notify).
     fn on_sent(&mut self, _session: &mut Session<Self>, _token: u64) {}
 
+    /// The engine is to end: nobody is accepted any more. Each session is told next
+    /// ([`on_session_drain`](Self::on_session_drain)). Timers and jobs go on until the last session has ended.
+    fn on_drain(&mut self, _shard: &mut Shard<Self>) {}
+
+    /// The engine is to end, and this session with it: a last message to it can be sent now. It goes on as before for
+    /// [`drain_grace`](crate::Limits::drain_grace), then it drains; with a grace of zero, at once. Not called for a
+    /// session that drains or closes already, nor when it is drained for another reason than the end of the engine.
+    fn on_session_drain(&mut self, _session: &mut Session<Self>) {}
+
     /// A session ended. Called once for each [`on_open`](Self::on_open), last; nothing can be sent any more.
     fn on_close(&mut self, _session: &mut Session<Self>, _reason: CloseReason) {}
 

@@ -23,6 +23,9 @@ pub(crate) struct ShardLoop<D: Driver> {
     completions: Vec<Completion>,
     stop: Stop,
     phase: Phase,
+    /// How long the drain may take in all, as far as it was heard, and when that is over.
+    within: Option<Duration>,
+    hard_end: Option<Instant>,
     more_jobs: bool,
     /// The time of the last turn.
     now: Instant,
@@ -40,6 +43,8 @@ impl<D: Driver> ShardLoop<D> {
             completions,
             stop,
             phase: Phase::Run,
+            within: None,
+            hard_end: None,
             more_jobs: false,
             now,
             _here: OnShard::mark(),
@@ -94,6 +99,7 @@ impl<D: Driver> ShardLoop<D> {
         }
         self.completions = completions;
         self.follow_phase();
+        self.follow_hurry();
         self.more_jobs = false;
         for service in &mut self.services {
             self.more_jobs |= service.run_jobs(&mut self.io);
@@ -115,7 +121,8 @@ impl<D: Driver> ShardLoop<D> {
         if self.more_jobs {
             return Some(Duration::ZERO);
         }
-        self.services.iter().filter_map(|service| service.next_timer()).min()
+        let hard_end = self.hard_end.map(|end| end.saturating_duration_since(self.now));
+        self.services.iter().filter_map(|service| service.next_timer()).chain(hard_end).min()
     }
 
     /// The driver.
@@ -136,7 +143,8 @@ impl<D: Driver> ShardLoop<D> {
     /// Drains or aborts when someone asked for it.
     fn follow_phase(&mut self) {
         let phase = self.stop.phase();
-        if phase == self.phase {
+        // Already, or the hard end was before it.
+        if phase <= self.phase {
             return;
         }
         for service in &mut self.services {
@@ -149,5 +157,25 @@ impl<D: Driver> ShardLoop<D> {
             }
         }
         self.phase = phase;
+    }
+
+    /// Aborts when a drain takes longer than it may.
+    fn follow_hurry(&mut self) {
+        if self.phase != Phase::Drain {
+            return;
+        }
+        let within = self.stop.within();
+        if within != self.within {
+            self.within = within;
+            let end = within.and_then(|within| self.now.checked_add(within));
+            self.hard_end = self.hard_end.into_iter().chain(end).min();
+        }
+        if self.hard_end.is_some_and(|end| end <= self.now) {
+            for service in &mut self.services {
+                service.abort();
+            }
+            self.phase = Phase::Abort;
+            self.hard_end = None;
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! Asking an engine to end.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use anyport_driver::Waker;
 
 use crate::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 const RUN: u8 = 0;
@@ -30,6 +33,8 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct Shared {
     phase: AtomicU8,
+    /// How far below `u64::MAX` nanoseconds a drain may take in all: the greater, the shorter.
+    hurry: AtomicU64,
     wakers: Mutex<Vec<Waker>>,
 }
 
@@ -37,6 +42,15 @@ impl Stop {
     /// Stops accepting and drains every session; those that take longer than their service's drain deadline
     /// are closed.
     pub fn drain(&self) {
+        self.raise(DRAIN);
+    }
+
+    /// As [`drain`](Self::drain), and whatever is left after `within` is closed at once, whatever the deadlines of the
+    /// services say. Each shard counts from the moment in which it hears of it. Of several, the shortest counts.
+    pub fn drain_within(&self, within: Duration) {
+        let nanoseconds = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+        // Relaxed, as the phase: whoever is woken looks at both.
+        self.shared.hurry.fetch_max(u64::MAX - nanoseconds, Ordering::Relaxed);
         self.raise(DRAIN);
     }
 
@@ -64,6 +78,12 @@ impl Stop {
         for waker in self.wakers().iter() {
             waker.wake();
         }
+    }
+
+    /// How long a drain may take in all, if someone said.
+    pub(crate) fn within(&self) -> Option<Duration> {
+        let hurry = self.shared.hurry.load(Ordering::Relaxed);
+        (hurry > 0).then(|| Duration::from_nanos(u64::MAX - hurry))
     }
 
     pub(crate) fn phase(&self) -> Phase {

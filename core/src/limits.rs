@@ -122,6 +122,9 @@ pub struct Limits {
     /// Bytes of one session that are decoded in one turn; what is over waits for the next turn, as with
     /// `turn_frames_max`. Range 1 to 1 GiB. Default 256 KiB.
     pub turn_bytes_max: usize,
+    /// How long sessions go on when the engine is to end, after they were told (`Handler::on_session_drain`) and before
+    /// they drain. Default zero: they drain in the turn in which they are told.
+    pub drain_grace: Duration,
     /// How long a draining session may take until all that was queued is sent (`DrainDeadline`). Default 10 s.
     pub drain_deadline: Duration,
     /// How long a drained session waits for the peer's end of stream after its own. A close before it could
@@ -160,6 +163,7 @@ impl Default for Limits {
             rates: Rates::default(),
             turn_frames_max: 1_024,
             turn_bytes_max: 256 << 10,
+            drain_grace: Duration::ZERO,
             drain_deadline: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             send: SendMarks::default(),

@@ -4,6 +4,7 @@ mod call;
 mod come;
 mod deadlines;
 mod dial;
+mod drain;
 mod end;
 mod files;
 mod flush;
@@ -329,22 +330,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn drain(&mut self, io: &mut D) {
-        self.ending = true;
-        self.stop_dialing();
-        // What was published before is sent before they drain.
-        self.local.distribute();
-        if let Some(socket) = self.listener {
-            io.submit(self.listener_token(), Op::Close { socket });
-        }
-        self.for_each_key(|this, key| {
-            if this.puts_off_drain(key) {
-                return;
-            }
-            this.local.slot(key).connection.drain(CloseReason::Drained);
-            if !planted(Bug::DrainNotFlushed) {
-                this.local.mark(key);
-            }
-        });
+        self.begin_end(io);
     }
 
     fn abort(&mut self) {

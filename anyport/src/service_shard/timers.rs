@@ -47,6 +47,7 @@ impl<H: Handler> ServiceShard<H> {
                 }
                 TimerEvent::ConnectTimeout(seat) => self.connect_timed_out(seat),
                 TimerEvent::Dial(seat) => self.dial_due(seat),
+                TimerEvent::GraceOver => self.drain_sessions(),
                 TimerEvent::FilesDeadline => self.give_files_up(),
                 TimerEvent::Idle(key) => self.idle(key),
                 TimerEvent::Deadline(key, deadline) => self.deadline_fired(key, deadline),

@@ -31,6 +31,8 @@ pub(crate) enum TimerEvent {
     ConnectTimeout(SeatKey),
     /// A connection is to be opened again.
     Dial(SeatKey),
+    /// The sessions of a service that ends were told, and have had the time to say what they want.
+    GraceOver,
     /// The files of a service that ends had their time.
     FilesDeadline,
     /// One that the handler set, and which setting it was.

@@ -127,4 +127,9 @@ impl<H: Handler> Shard<'_, H> {
     pub fn stop_engine(&self) {
         self.local.stop.drain();
     }
+
+    /// Drains and stops the whole engine, and closes whatever is left after `within`.
+    pub fn stop_engine_within(&self, within: Duration) {
+        self.local.stop.drain_within(within);
+    }
 }

@@ -21,4 +21,5 @@ mod listing;
 mod offline;
 mod offload;
 mod outside;
+mod phases;
 mod timers;

@@ -8,6 +8,7 @@ mod found;
 mod groups;
 mod offload;
 mod page;
+mod phases;
 mod services;
 mod steps;
 mod timers;
