@@ -176,7 +176,8 @@ fn what_sessions_wrote_is_in_the_file_when_the_engine_has_ended(driver: DriverCh
 }
 
 fn a_million_records_keep_their_order(driver: DriverChoice) {
-    const RECORDS: u32 = 1_000_000;
+    // With guard pages each allocation is a system call.
+    const RECORDS: u32 = if cfg!(guard_pages) { 20_000 } else { 1_000_000 };
     const A_TURN: u32 = 5_000;
     let folder = Folder::new();
     let path = folder.file("a.log");
@@ -333,7 +334,7 @@ fn a_file_that_closed_names_nothing(driver: DriverChoice) {
 // ---- for any thread ----
 
 fn records_of_many_threads_do_not_mix(driver: DriverChoice) {
-    const EACH: u32 = 5_000;
+    const EACH: u32 = if cfg!(guard_pages) { 500 } else { 5_000 };
     let folder = Folder::new();
     let path = folder.file("a.log");
     let log = LogFile::open_on(AppendFile::at(&path).queue_max_bytes(64 << 20), driver).unwrap();
