@@ -1,6 +1,7 @@
 //! The engine: services, shards, start and end.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -26,7 +27,9 @@ use crate::{
     handler::Handler,
     logic_pool::{PoolConfig, PoolCounters},
     offload::Desk,
+    placement::{Links, LogicPlan, LogicThread, Placement},
     recent::{Closed, Recent},
+    relay_service::RelayTemplate,
     remote::{Mail, Mailbox, Remote, mailbox},
     service::{Client, Role, Server, ServiceKind, resolve},
     shard_loop::ShardLoop,
@@ -80,6 +83,8 @@ pub(crate) struct Service {
     pub(crate) template: Arc<dyn Template>,
     /// It listens at, or connects to, a Unix socket.
     unix: bool,
+    /// Logic threads, if its handlers run on some.
+    pub(crate) logic: Option<usize>,
     pub(crate) published: Vec<Arc<Published>>,
     pub(crate) recent: Vec<Arc<Recent>>,
 }
@@ -213,7 +218,7 @@ impl Engine {
             (ServiceKind::Server, resolve(&server.address)?)
         };
         let role = Role::Server { address, listen: server.listen };
-        self.add(kind, role, server.codec, server.limits, make)
+        self.add(kind, role, server.placement, server.codec, server.limits, make)
     }
 
     /// Adds a client.
@@ -257,13 +262,14 @@ impl Engine {
         let orders = Orders::of(&client, targets);
         let kind = orders.kind();
         let role = Role::Client(orders);
-        self.add(kind, role, client.codec, client.limits, make)
+        self.add(kind, role, client.placement, client.codec, client.limits, make)
     }
 
     fn add<H: Handler>(
         &mut self,
         kind: ServiceKind,
         role: Role,
+        placement: Placement,
         codec: H::Codec,
         limits: Limits,
         make: impl Fn(usize) -> H + Send + Sync + 'static,
@@ -271,24 +277,25 @@ impl Engine {
         if self.services.len() >= SessionId::SERVICES_MAX {
             return Err(Error::TooManyServices);
         }
+        let shards = placement.threads(self.shards)?;
+        let logic = matches!(placement, Placement::Logic { .. }).then_some(shards);
         let (mails, mailboxes): (Vec<Mail<H>>, Vec<Mailbox<H>>) =
-            (0..self.shards).map(|_| mailbox(limits.mailbox_max_jobs)).unzip();
-        let published: Vec<_> = (0..self.shards).map(|_| Arc::<Published>::default()).collect();
-        let groups = Registry::new(self.shards);
+            (0..shards).map(|_| mailbox(limits.mailbox_max_jobs)).unzip();
+        let published: Vec<_> = (0..shards).map(|_| Arc::<Published>::default()).collect();
+        let groups = Registry::new(shards);
         let of_service = limits.service_queue_max_bytes.map(Budget::new);
         let budgets = of_service.into_iter().chain(self.send_budget.clone()).collect();
         let unix = role.is_unix() && kind != ServiceKind::Offline;
         let live = Arc::<Live>::default();
-        let places = Arc::new(Places::new(kind, limits.sessions_max, Arc::clone(&live), self.shards));
-        let recent: Vec<_> =
-            (0..self.shards).map(|_| Arc::new(Recent::new(limits.recent_closed_max))).collect();
+        let places = Arc::new(Places::new(kind, limits.sessions_max, Arc::clone(&live), shards));
+        let recent: Vec<_> = (0..shards).map(|_| Arc::new(Recent::new(limits.recent_closed_max))).collect();
         let template = ServiceTemplate {
             make,
             codec,
             limits,
             role,
             service: self.services.len() as u8,
-            shards: self.shards,
+            shards,
             stop: self.stop.clone(),
             mails: mails.clone(),
             mailboxes: mailboxes.into_iter().map(|mailbox| Mutex::new(Some(mailbox))).collect(),
@@ -303,6 +310,7 @@ impl Engine {
             kind,
             template: Arc::new(template),
             unix,
+            logic,
             published,
             recent: recent.clone(),
         });
@@ -352,7 +360,8 @@ impl Engine {
         let spread = self.spread_with(chosen.kind)?;
         log::debug!("open files: {open_files:?}");
         let processors = machine::processors();
-        let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
+        let seed = any_number();
+        let (templates, mut logic) = self.place(seed);
         let hands_over = spread == Spread::HandOver && self.shards > 1;
         let possible = probe::connections_possible(chosen.kind, self.config, self.shards, hands_over);
         let desk = Desk::with_threads(self.pool.unwrap_or_default());
@@ -366,12 +375,12 @@ impl Engine {
             stop: self.stop,
             desk: Arc::new(desk),
             threads: Vec::new(),
+            logic: Vec::new(),
             addresses: vec![None; templates.len()],
             kinds: self.services.iter().map(|service| service.kind).collect(),
             recent: self.services.iter().map(|service| service.recent.clone()).collect(),
             published: self.services.into_iter().map(|service| service.published).collect(),
         };
-        let seed = any_number();
         for shard in 0..self.shards {
             let pin = self.pin.map(|first| processors[(first % processors.len() + shard) % processors.len()]);
             let plan = ShardPlan {
@@ -394,13 +403,47 @@ impl Engine {
                     }
                 }
                 Err(error) => {
-                    running.stop.abort();
-                    let _ = running.join();
-                    return Err(error);
+                    // The shards that run wait for their logic threads: those that will never be say so.
+                    drop(logic);
+                    return Err(running.give_up(error));
+                }
+            }
+        }
+        while let Some(plan) = logic.pop_front() {
+            let bound = running.addresses[plan.service].clone();
+            match plan.spawn(bound, Arc::clone(&running.desk)) {
+                Ok(thread) => running.logic.push(thread),
+                Err(error) => {
+                    drop(logic);
+                    return Err(running.give_up(error));
                 }
             }
         }
         Ok(running)
+    }
+
+    /// What shards are built from, and the logic threads of the services that have some.
+    pub(crate) fn place(&self, seed: u64) -> (Vec<Arc<dyn Template>>, VecDeque<LogicPlan>) {
+        let mut plans = VecDeque::new();
+        let template = |(number, service): (usize, &Service)| -> Arc<dyn Template> {
+            let Some(threads) = service.logic else { return Arc::clone(&service.template) };
+            let links = Links::new(threads, self.shards);
+            for (thread, seats) in links.relays.into_iter().enumerate() {
+                plans.push_back(LogicPlan {
+                    number: plans.len(),
+                    thread,
+                    service: number,
+                    template: Arc::clone(&service.template),
+                    seats,
+                    config: self.config,
+                    stop: self.stop.clone(),
+                    seed,
+                });
+            }
+            Arc::new(RelayTemplate::new(number, service.template.listens(), self.config, links.ends))
+        };
+        let templates = self.services.iter().enumerate().map(template).collect();
+        (templates, plans)
     }
 }
 
@@ -540,7 +583,7 @@ fn any_number() -> u64 {
 }
 
 /// A shard that panics takes the engine down: its sessions are lost, and the others must not wait for it.
-struct AbortOnPanic(Stop);
+pub(crate) struct AbortOnPanic(pub(crate) Stop);
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
@@ -559,6 +602,7 @@ pub struct Running {
     stop: Stop,
     desk: Arc<Desk>,
     threads: Vec<ShardThread>,
+    logic: Vec<LogicThread>,
     addresses: Vec<Option<Address>>,
     kinds: Vec<ServiceKind>,
     published: Vec<Vec<Arc<Published>>>,
@@ -603,6 +647,11 @@ impl Running {
         self.threads.len()
     }
 
+    /// Logic threads, of all services.
+    pub fn logic_threads(&self) -> usize {
+        self.logic.len()
+    }
+
     /// Counters of a service, summed over its shards. Zeros if there is no such service.
     pub fn counters(&self, service: usize) -> Counters {
         Published::sum(self.published.get(service))
@@ -624,9 +673,9 @@ impl Running {
         self.stop.clone()
     }
 
-    /// True once every shard has ended.
+    /// True once every shard and logic thread has ended.
     pub fn is_finished(&self) -> bool {
-        self.threads.iter().all(JoinHandle::is_finished)
+        self.threads.iter().chain(&self.logic).all(JoinHandle::is_finished)
     }
 
     /// Waits for the end, and stays to be asked for the final counters.
@@ -646,21 +695,28 @@ impl Running {
     }
 
     fn join_threads(&mut self) -> Result<()> {
+        let panicked = || std::io::Error::other("its thread panicked; this is a bug");
         let mut first = Ok(());
-        for (shard, thread) in self.threads.drain(..).enumerate() {
-            let result = thread.join().unwrap_or_else(|_| {
-                Err(Error::Shard {
-                    shard,
-                    source: std::io::Error::other("its thread panicked; this is a bug"),
-                })
-            });
-            if first.is_ok() {
-                first = result;
-            }
+        // They end in this order.
+        for (thread, handle) in self.logic.drain(..).enumerate() {
+            let result = handle.join();
+            first =
+                first.and(result.unwrap_or_else(|_| Err(Error::LogicThread { thread, source: panicked() })));
+        }
+        for (shard, handle) in self.threads.drain(..).enumerate() {
+            let result = handle.join();
+            first = first.and(result.unwrap_or_else(|_| Err(Error::Shard { shard, source: panicked() })));
         }
         // Last: what sessions offloaded as they ended is done, too.
         self.desk.stop(self.stop.phase() == Phase::Abort);
         first
+    }
+
+    /// It could not start: what runs ends.
+    fn give_up(self, error: Error) -> Error {
+        self.stop.abort();
+        let _ = self.join();
+        error
     }
 
     /// Drains, then waits for the end.

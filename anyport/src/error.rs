@@ -28,6 +28,11 @@ pub enum Error {
         /// What was given.
         shards: usize,
     },
+    /// The number of logic threads of a service is outside its range.
+    LogicThreads {
+        /// What was given.
+        threads: usize,
+    },
     /// More services than an engine can name.
     TooManyServices,
     /// There is nothing to run: no service was added.
@@ -69,6 +74,13 @@ pub enum Error {
     },
     /// The threads of the pool could not be started.
     Pool(io::Error),
+    /// A logic thread could not be started, or could not go on.
+    LogicThread {
+        /// Which, among those of all services.
+        thread: usize,
+        /// What happened.
+        source: io::Error,
+    },
     /// The process already has a handler for termination signals.
     Signals(String),
 }
@@ -88,6 +100,9 @@ impl fmt::Display for Error {
             Self::Limit(limit) => limit.fmt(f),
             Self::Shards { shards } => {
                 write!(f, "an engine has 1 to {} shards, not {shards}", crate::SessionId::SHARDS_MAX)
+            }
+            Self::LogicThreads { threads } => {
+                write!(f, "a service has 1 to {} logic threads, not {threads}", crate::SessionId::SHARDS_MAX)
             }
             Self::TooManyServices => {
                 write!(f, "an engine has at most {} services", crate::SessionId::SERVICES_MAX)
@@ -122,6 +137,7 @@ impl fmt::Display for Error {
                 "cannot start the threads of the pool: {source}: ask for fewer with Engine::pool, or raise the \
                  limit on threads (ulimit -u)"
             ),
+            Self::LogicThread { thread, source } => write!(f, "logic thread {thread} failed: {source}"),
             Self::Signals(what) => write!(f, "cannot handle termination signals: {what}"),
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     backoff::Backoff,
     dialing::Orders,
     error::{Error, Result},
+    placement::Placement,
 };
 
 /// The kinds of service, under the names of the C++ engines that anyport grew from.
@@ -35,6 +36,7 @@ pub struct Server<C> {
     pub(crate) limits: Limits,
     pub(crate) listen: ListenOptions,
     pub(crate) offline: bool,
+    pub(crate) placement: Placement,
 }
 
 impl<C: Codec> Server<C> {
@@ -47,6 +49,7 @@ impl<C: Codec> Server<C> {
             limits: Limits::default(),
             listen: ListenOptions::default(),
             offline: false,
+            placement: Placement::Shard,
         }
     }
 
@@ -60,6 +63,12 @@ impl<C: Codec> Server<C> {
     /// Sets what the service allows.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Where its handlers run. Default: on the shards.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 
@@ -107,6 +116,7 @@ pub struct Client<C> {
     pub(crate) connections: usize,
     pub(crate) manual: bool,
     pub(crate) backoff: Option<Backoff>,
+    pub(crate) placement: Placement,
 }
 
 impl<C: Codec> Client<C> {
@@ -129,6 +139,7 @@ impl<C: Codec> Client<C> {
             connections: 1,
             manual: false,
             backoff: None,
+            placement: Placement::Shard,
         }
     }
 
@@ -157,6 +168,12 @@ impl<C: Codec> Client<C> {
     /// Sets what the service allows.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Where its handlers run. Default: on the shards.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 

@@ -20,6 +20,8 @@ const STALL: Duration = Duration::from_millis(100);
 pub(crate) struct ShardLoop<D: Driver> {
     io: D,
     services: Vec<Box<dyn ServiceOnShard<D>>>,
+    /// The number of the first of them: on a logic thread there is one, and it may have any.
+    first: usize,
     completions: Vec<Completion>,
     stop: Stop,
     phase: Phase,
@@ -36,11 +38,11 @@ pub(crate) struct ShardLoop<D: Driver> {
 impl<D: Driver> ShardLoop<D> {
     pub(crate) fn new(io: D, services: Vec<Box<dyn ServiceOnShard<D>>>, stop: Stop) -> Self {
         let now = io.now();
-        let completions = Vec::new();
         Self {
             io,
             services,
-            completions,
+            first: 0,
+            completions: Vec::new(),
             stop,
             phase: Phase::Run,
             within: None,
@@ -49,6 +51,11 @@ impl<D: Driver> ShardLoop<D> {
             now,
             _here: OnShard::mark(),
         }
+    }
+
+    /// A loop with one service, which has this number.
+    pub(crate) fn of_service(io: D, number: usize, service: Box<dyn ServiceOnShard<D>>, stop: Stop) -> Self {
+        Self { first: number, ..Self::new(io, vec![service], stop) }
     }
 
     /// Starts every service; gives the addresses that are listened on.
@@ -95,7 +102,7 @@ impl<D: Driver> ShardLoop<D> {
             service.set_now(self.now);
         }
         for completion in completions.drain(..) {
-            self.services[service_of(completion.token)].complete(&mut self.io, completion);
+            self.services[service_of(completion.token) - self.first].complete(&mut self.io, completion);
         }
         self.completions = completions;
         self.follow_phase();
@@ -128,6 +135,11 @@ impl<D: Driver> ShardLoop<D> {
     /// The driver.
     pub(crate) fn io(&self) -> &D {
         &self.io
+    }
+
+    /// The number of its first service.
+    pub(crate) fn first(&self) -> usize {
+        self.first
     }
 
     /// The services, in the order in which they were added.

@@ -31,7 +31,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyport_driver::{Address, DriverKind, sim::Sim};
+use anyport_driver::{
+    Address, DriverKind,
+    relay::{Relay, Stepped},
+    sim::Sim,
+};
 
 pub use anyport_driver::sim::{
     Behaviour, FaultClass, FaultCounts, FaultId, FaultSite, Faults, Rate, SimNet, SimPeer, SimPeerListener,
@@ -69,10 +73,11 @@ impl Engine {
             return Err(Error::NoServices);
         }
         let spread = self.spread_with(DriverKind::Sim)?;
-        let templates: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.template)).collect();
+        let (templates, logic) = self.place(net.seed());
         let mut engine = SimEngine {
             net: net.clone(),
             shards: Vec::new(),
+            logic: Vec::new(),
             addresses: vec![None; templates.len()],
             recent: self.services.iter().map(|service| service.recent.clone()).collect(),
             published: self.services.into_iter().map(|service| service.published).collect(),
@@ -99,6 +104,14 @@ impl Engine {
             }
             engine.shards.push(Some(running));
         }
+        for plan in logic {
+            let clock = net.clone();
+            let bound = engine.addresses[plan.service].clone();
+            let mut running =
+                plan.build(bound, Arc::clone(&engine.desk), Box::new(Stepped::new(move || clock.now())));
+            running.start()?;
+            engine.logic.push(Some(running));
+        }
         Ok(engine)
     }
 }
@@ -106,7 +119,7 @@ impl Engine {
 /// What one step of a simulated engine was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// This shard had a turn; the clock stood still.
+    /// This shard had a turn; the clock stood still. Logic threads are numbered behind the shards.
     Turn(usize),
     /// Nothing was left to do at this time: the clock moved on by so much.
     Time(Duration),
@@ -121,6 +134,8 @@ pub struct SimEngine {
     net: SimNet,
     /// `None` once a shard has ended, as its thread would have.
     shards: Vec<Option<ShardLoop<Sim>>>,
+    /// Logic threads, which are no threads here.
+    logic: Vec<Option<ShardLoop<Relay>>>,
     addresses: Vec<Option<Address>>,
     published: Vec<Vec<Arc<Published>>>,
     recent: Vec<Vec<Arc<Recent>>>,
@@ -168,9 +183,9 @@ impl SimEngine {
         self.stop.clone()
     }
 
-    /// True once every shard has ended.
+    /// True once every shard and logic thread has ended.
     pub fn is_finished(&self) -> bool {
-        self.shards.iter().all(Option::is_none)
+        self.shards.iter().all(Option::is_none) && self.logic.iter().all(Option::is_none)
     }
 
     // ---- steps ----
@@ -188,9 +203,7 @@ impl SimEngine {
         self.net.advance(Duration::ZERO);
         let now = self.net.now();
         self.do_offloaded(now);
-        let has_work =
-            |shard: &ShardLoop<Sim>| shard.io().has_work() || shard.due_at().is_some_and(|due| due <= now);
-        let busy = self.running().filter(|(_, shard)| has_work(shard)).count();
+        let busy = self.busy(now).count();
         if busy > 0 && self.turns_at_once >= TURNS_AT_ONCE_MAX {
             // Whoever always has something to do, as a timer of zero that sets itself again, sees time pass all the
             // same, as with every real clock.
@@ -198,12 +211,13 @@ impl SimEngine {
         }
         if busy > 0 {
             let nth = if busy == 1 { 0 } else { self.net.draw(busy as u64 - 1) as usize };
-            let (shard, _) =
-                self.running().filter(|(_, shard)| has_work(shard)).nth(nth).expect("it was counted");
+            let shard = self.busy(now).nth(nth).expect("it was counted");
             self.turn(shard);
             return Step::Turn(shard);
         }
-        let timers = self.running().filter_map(|(_, shard)| shard.due_at()).chain(self.offloaded_due_at());
+        let of_logic = self.thinking().filter_map(|(_, logic)| logic.due_at());
+        let of_shards = self.running().filter_map(|(_, shard)| shard.due_at());
+        let timers = of_shards.chain(of_logic).chain(self.offloaded_due_at());
         let timer = timers.min().map(|due| due.saturating_duration_since(now));
         let Some(next) = timer.into_iter().chain(self.net.next_event_in()).min() else {
             return Step::Rest;
@@ -218,8 +232,27 @@ impl SimEngine {
         self.shards.iter().enumerate().filter_map(|(at, shard)| Some((at, shard.as_ref()?)))
     }
 
+    fn thinking(&self) -> impl Iterator<Item = (usize, &ShardLoop<Relay>)> {
+        self.logic.iter().enumerate().filter_map(|(at, logic)| Some((at, logic.as_ref()?)))
+    }
+
+    /// The shards that have something to do, and behind them the logic threads.
+    fn busy(&self, now: Instant) -> impl Iterator<Item = usize> {
+        let is_due = move |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let shards = self.running().filter(move |(_, shard)| shard.io().has_work() || is_due(shard.due_at()));
+        let logic = self.thinking().filter(move |(_, logic)| logic.io().has_work() || is_due(logic.due_at()));
+        shards.map(|(at, _)| at).chain(logic.map(|(at, _)| at + self.shards.len()))
+    }
+
     fn turn(&mut self, shard: usize) {
         self.turns_at_once = self.turns_at_once.saturating_add(1);
+        if let Some(at) = shard.checked_sub(self.shards.len()) {
+            let logic = self.logic[at].as_mut().expect("only a running one has a turn");
+            if logic.turn_at_once().expect("a relay's wait does not fail") {
+                self.logic[at] = None;
+            }
+            return;
+        }
         let running = self.shards[shard].as_mut().expect("only a running shard has a turn");
         let over = running.turn_at_once().expect("the simulator's wait does not fail");
         if over {
@@ -385,6 +418,13 @@ impl SimEngine {
             }
             check_driver(io, slots).map_err(|breach| format!("shard {at}: {breach}"))?;
         }
+        for (at, logic) in self.thinking() {
+            let audit = logic.services()[0].audit();
+            let breach = audit.breach.or_else(|| check_relay(logic.io(), audit.slots).err());
+            if let Some(breach) = breach {
+                return Err(format!("logic thread {at}, service {}: {breach}", logic.first()));
+            }
+        }
         Ok(())
     }
 
@@ -401,6 +441,13 @@ impl SimEngine {
                 held.sessions += audit.slots;
                 held.batches += audit.batches;
             }
+        }
+        for (_, logic) in self.thinking() {
+            use anyport_driver::Driver as _;
+            held.buffers += logic.io().leases_out();
+            let audit = logic.services()[0].audit();
+            held.sessions += audit.slots;
+            held.batches += audit.batches;
         }
         held
     }
@@ -442,6 +489,17 @@ impl Drop for SaysSeed {
             eprintln!("seed {seed} failed; ANYPORT_SEED={seed} replays it");
         }
     }
+}
+
+fn check_relay(io: &Relay, slots: usize) -> std::result::Result<(), String> {
+    use anyport_driver::Driver as _;
+    if io.sockets() < slots {
+        return Err(format!("{slots} sessions have only {} sockets", io.sockets()));
+    }
+    if io.leases_out() > 0 {
+        return Err(format!("{} receive buffers were kept over a turn", io.leases_out()));
+    }
+    Ok(())
 }
 
 fn check_driver(io: &Sim, slots: usize) -> std::result::Result<(), String> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyport_core::Limits;
-use anyport_driver::{Address, Driver, options::PortSharing};
+use anyport_driver::{Address, Driver, ListenOptions, options::PortSharing};
 
 use crate::{
     admission::Live,
@@ -48,6 +48,36 @@ pub(crate) trait Template: Send + Sync {
     #[cfg(windows)]
     fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp>;
     fn on_sim(&self, birth: &ShardBirth) -> OnShard<anyport_driver::sim::Sim>;
+    /// On a logic thread.
+    fn on_relay(&self, birth: &ShardBirth) -> OnShard<anyport_driver::relay::Relay>;
+    /// Where it listens, if it does.
+    fn listens(&self) -> Option<(Address, ListenOptions)> {
+        None
+    }
+}
+
+/// True if the first of several shards accepts for all whatever the spread: listeners cannot share a path.
+pub(crate) fn one_listens(address: &Address, shards: usize) -> bool {
+    address.is_unix() && shards > 1
+}
+
+/// How a listener of one of several shards shares its address with the others.
+pub(crate) fn share_port(
+    address: &mut Address,
+    listen: &mut ListenOptions,
+    birth: &ShardBirth,
+    hands_over: bool,
+    shards: usize,
+) {
+    if let Some(bound) = &birth.bound {
+        address.clone_from(bound);
+    }
+    listen.detachable = hands_over;
+    listen.port = match birth.bound {
+        _ if hands_over || shards == 1 => PortSharing::Alone,
+        None => PortSharing::First,
+        Some(_) => PortSharing::Further,
+    };
 }
 
 pub(crate) struct ServiceTemplate<H: Handler, F> {
@@ -69,26 +99,20 @@ pub(crate) struct ServiceTemplate<H: Handler, F> {
 }
 
 impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
-    fn build(&self, birth: &ShardBirth) -> ServiceShard<H> {
+    /// True if the first shard accepts for all that do their I/O themselves. Who has no network shares nothing.
+    fn hands_over(&self, birth: &ShardBirth) -> bool {
+        let by_path = matches!(&self.role, Role::Server { address, .. } if one_listens(address, self.shards));
+        self.places.kind != ServiceKind::Offline && (birth.hands_over || by_path)
+    }
+
+    fn build(&self, birth: &ShardBirth, hands_over: bool) -> ServiceShard<H> {
         let shard = birth.shard;
         let mailbox = self.mailboxes[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mailbox = mailbox.expect("a shard is built once");
         let mut role = self.role.clone();
-        // Listeners cannot share a path; and those without a network need not share anything.
-        let one_listens = matches!(&role, Role::Server { address: Address::Unix(_), .. });
-        let offline = self.places.kind == ServiceKind::Offline;
-        let hands_over = !offline && (birth.hands_over || (one_listens && self.shards > 1));
         match &mut role {
             Role::Server { address, listen } => {
-                if let Some(bound) = &birth.bound {
-                    address.clone_from(bound);
-                }
-                listen.detachable = hands_over;
-                listen.port = match birth.bound {
-                    _ if hands_over || self.shards == 1 => PortSharing::Alone,
-                    None => PortSharing::First,
-                    Some(_) => PortSharing::Further,
-                };
+                share_port(address, listen, birth, hands_over, self.shards);
             }
             Role::Client(orders) => {
                 let connections = &mut orders.connections;
@@ -125,10 +149,12 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
 
 impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
     /// The service on a shard, on the shard's driver or on one of its own.
-    fn place<D: Driver>(&self, birth: &ShardBirth) -> OnShard<D> {
+    fn place<D: Driver>(&self, birth: &ShardBirth, hands_over: bool) -> OnShard<D> {
         match self.places.hubs.get(birth.shard) {
-            Some(hub) => Box::new(OfflineService::new(self.build(birth), hub, birth.waker.clone())),
-            None => Box::new(self.build(birth)),
+            Some(hub) => {
+                Box::new(OfflineService::new(self.build(birth, hands_over), hub, birth.waker.clone()))
+            }
+            None => Box::new(self.build(birth, hands_over)),
         }
     }
 }
@@ -136,20 +162,34 @@ impl<H: Handler, F: Fn(usize) -> H + Send + Sync> ServiceTemplate<H, F> {
 impl<H: Handler, F: Fn(usize) -> H + Send + Sync> Template for ServiceTemplate<H, F> {
     #[cfg(target_os = "linux")]
     fn on_io_uring(&self, birth: &ShardBirth) -> OnShard<anyport_driver::io_uring::IoUring> {
-        self.place(birth)
+        self.place(birth, self.hands_over(birth))
     }
 
     #[cfg(unix)]
     fn on_readiness(&self, birth: &ShardBirth) -> OnShard<anyport_driver::readiness::Readiness> {
-        self.place(birth)
+        self.place(birth, self.hands_over(birth))
     }
 
     #[cfg(windows)]
     fn on_iocp(&self, birth: &ShardBirth) -> OnShard<anyport_driver::iocp::Iocp> {
-        self.place(birth)
+        self.place(birth, self.hands_over(birth))
     }
 
     fn on_sim(&self, birth: &ShardBirth) -> OnShard<anyport_driver::sim::Sim> {
-        self.place(birth)
+        self.place(birth, self.hands_over(birth))
+    }
+
+    fn on_relay(&self, birth: &ShardBirth) -> OnShard<anyport_driver::relay::Relay> {
+        // The shards hand connections over already.
+        self.place(birth, false)
+    }
+
+    fn listens(&self) -> Option<(Address, ListenOptions)> {
+        match &self.role {
+            Role::Server { address, listen } if self.places.kind != ServiceKind::Offline => {
+                Some((address.clone(), *listen))
+            }
+            Role::Server { .. } | Role::Client(_) => None,
+        }
     }
 }

@@ -18,6 +18,7 @@ mod groups;
 mod jobs;
 mod limits;
 mod listing;
+mod logic;
 mod offline;
 mod offload;
 mod outside;

@@ -8,25 +8,59 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyport::{CloseReason, Codec, Counters, DriverChoice, Engine, Handler, Limits, Remote, Running, Server};
+use anyport::{
+    CloseReason, Codec, Counters, DriverChoice, Engine, Handler, Limits, Placement, Remote, Running, Server,
+};
 
 /// Longer than anything here takes; a peer that waits this long has found a bug.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a case once for each driver.
+thread_local! {
+    /// The engines that this thread starts have their handlers on logic threads.
+    static IN_LOGIC: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Most shards that do the I/O of handlers on logic threads; one if the case counts on one order for all.
+const SHARDS_BELOW_LOGIC: usize = 2;
+
+/// Runs a case with the handlers of its [`Bed`]s on as many logic threads as it asks for shards.
+pub(crate) fn in_logic(case: impl FnOnce()) {
+    IN_LOGIC.set(true);
+    case();
+}
+
+/// Runs a case once for each driver, in each placement.
 macro_rules! on_every_driver {
     ($($case:ident)*) => {
         #[cfg(target_os = "linux")]
         mod io_uring {
             $(#[test] fn $case() { super::$case(anyport::DriverChoice::IoUring); })*
         }
+        #[cfg(target_os = "linux")]
+        mod io_uring_logic {
+            $(#[test] fn $case() {
+                crate::support::in_logic(|| super::$case(anyport::DriverChoice::IoUring));
+            })*
+        }
         #[cfg(unix)]
         mod readiness {
             $(#[test] fn $case() { super::$case(anyport::DriverChoice::Readiness); })*
         }
+        #[cfg(unix)]
+        mod readiness_logic {
+            $(#[test] fn $case() {
+                crate::support::in_logic(|| super::$case(anyport::DriverChoice::Readiness));
+            })*
+        }
         #[cfg(windows)]
         mod iocp {
             $(#[test] fn $case() { super::$case(anyport::DriverChoice::Iocp); })*
+        }
+        #[cfg(windows)]
+        mod iocp_logic {
+            $(#[test] fn $case() {
+                crate::support::in_logic(|| super::$case(anyport::DriverChoice::Iocp));
+            })*
         }
     };
 }
@@ -87,8 +121,13 @@ impl<H: Handler> Bed<H> {
         limits: Limits,
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Self {
-        let mut engine = Engine::new().unwrap().shards(shards).unwrap().driver(driver);
-        let server = Server::bind("127.0.0.1:0", codec).limits(limits);
+        let mut server = Server::bind("127.0.0.1:0", codec).limits(limits);
+        let mut io_shards = shards;
+        if IN_LOGIC.get() {
+            server = server.placement(Placement::Logic { threads: shards });
+            io_shards = shards.min(SHARDS_BELOW_LOGIC);
+        }
+        let mut engine = Engine::new().unwrap().shards(io_shards).unwrap().driver(driver);
         let remote = engine.add_server(server, make).unwrap();
         #[cfg(all(guard_pages, target_os = "linux"))]
         assert_eq!(anyport_guard::counts().unguarded, 0, "more allocations than can be guarded");

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, Engine, Frame, Handler, Limits, Lines, Pressure, Remote, Server, Session, SessionId, Shard,
-    Spread, TimerKey,
+    CloseReason, Engine, Frame, Handler, Limits, Lines, Placement, Pressure, Remote, Server, Session,
+    SessionId, Shard, Spread, TimerKey,
     sim::{Held, SimEngine, SimNet, SimPeer},
 };
 
@@ -139,10 +139,15 @@ impl Bed {
     }
 
     /// With the server added to `engine`.
-    pub(crate) fn of(net: SimNet, mut engine: Engine, limits: Limits) -> Self {
+    pub(crate) fn of(net: SimNet, engine: Engine, limits: Limits) -> Self {
+        Self::placed(net, engine, Placement::Shard, limits)
+    }
+
+    /// With the server added to `engine`, and its handlers there.
+    pub(crate) fn placed(net: SimNet, mut engine: Engine, placement: Placement, limits: Limits) -> Self {
         let diary = Diary::default();
         let told = diary.clone();
-        let server = Server::bind(ADDRESS, Lines::new(64 << 10)).limits(limits);
+        let server = Server::bind(ADDRESS, Lines::new(64 << 10)).limits(limits).placement(placement);
         let remote = engine.add_server(server, move |_| Obedient { diary: told.clone() }).unwrap();
         let engine = engine.simulate(&net).unwrap();
         Self { net, engine, remote, diary }
