@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     mem,
+    net::TcpListener,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
@@ -134,6 +135,13 @@ pub fn set_nodelay(socket: &impl AsRawFd) -> io::Result<()> {
         )
     };
     checked(result).map(drop)
+}
+
+/// Lets so many connections wait until they are accepted: the standard library asks for 128. What comes beyond is dropped
+/// by the kernel, and the client takes itself for connected all the same.
+pub fn set_backlog(listener: &TcpListener, connections: u32) -> io::Result<()> {
+    // SAFETY: the call takes no pointers.
+    checked(unsafe { libc::listen(listener.as_raw_fd(), connections as i32) }).map(drop)
 }
 
 /// Accepts one connection; the new socket never blocks.

@@ -12,7 +12,10 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    sys,
+};
 
 /// Which server to run.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -33,9 +36,13 @@ pub enum Kind {
     TokioMpsc,
 }
 
+/// As anyport's.
+const BACKLOG: u32 = 4096;
+
 /// Serves until the process is killed.
 pub fn run(kind: Kind, address: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(address).map_err(|source| Error::Listen { address, source })?;
+    sys::set_backlog(&listener, BACKLOG).context("listen")?;
     let address = listener.local_addr().context("getsockname")?;
     writeln!(io::stdout(), "listening on {address}").context("standard output")?;
     match kind {
