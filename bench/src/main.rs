@@ -38,7 +38,7 @@ use crate::{
     measure::Effort,
     process::{Programs, SERVERS, Server},
     report::{Report, json, markdown::Markdown, svg::Svg},
-    workload::Workload,
+    workload::{Role, Workload},
 };
 
 /// Compares echo servers: processor time per message, as ratios to a bare io_uring loop.
@@ -163,12 +163,17 @@ fn main() -> ExitCode {
 /// Measures and reports; false if a server failed.
 fn compare(arguments: &Compare) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
     let workloads = match &arguments.workload[..] {
         [] if arguments.quick => &workload::QUICK[..],
         [] => &workload::DEFAULT[..],
         chosen => chosen,
     };
+    let mut servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
+    // No column for a server that has nothing to do.
+    servers.retain(|server| workloads.iter().any(|workload| server.plays(workload.role())));
+    if servers.is_empty() {
+        return Err(Error::Usage("none of these servers does what the workloads ask".into()));
+    }
     check_descriptors(workloads)?;
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
@@ -207,7 +212,8 @@ fn compare(arguments: &Compare) -> Result<bool> {
 /// Counts and reports; false if a server failed.
 fn count_calls(arguments: &SystemCalls) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
+    let mut servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
+    servers.retain(|server| server.plays(Role::Echo));
     let workloads = if arguments.workload.is_empty() { &workload::COUNTED[..] } else { &arguments.workload };
     if let Some(workload) = workloads.iter().find(|workload| !matches!(workload, Workload::Echo { .. })) {
         return Err(Error::Usage(format!("{workload}: calls are counted for an echo only")));

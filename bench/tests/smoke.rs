@@ -18,7 +18,7 @@ fn compare(arguments: &[&str]) -> Output {
 fn all_servers_echo_rightly() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (json, svg) = (folder.join("smoke.json"), folder.join("smoke.svg"));
-    let workloads = ["echo:8:4", "echo:4:1:1048576", "echo:300:16:100", "churn:8", "idle:100"];
+    let workloads = ["echo:8:4", "echo:4:1:1048576", "echo:300:16:100", "churn:8", "idle:100", "fanout:20:4"];
     let mut arguments: Vec<&str> = workloads.iter().flat_map(|workload| ["--workload", workload]).collect();
     arguments.extend(["--json", json.to_str().expect("UTF-8"), "--svg", svg.to_str().expect("UTF-8")]);
     let output = compare(&arguments);
@@ -30,7 +30,8 @@ fn all_servers_echo_rightly() {
         serde_json::from_str(&fs::read_to_string(json).expect("a file")).expect("valid JSON");
     assert_eq!(json["workloads"].as_array().map(Vec::len), Some(workloads.len()));
     for workload in json["workloads"].as_array().into_iter().flatten() {
-        assert_eq!(workload["servers"].as_array().map(Vec::len), Some(3), "{workload}");
+        let servers = if workload["parameters"]["kind"] == "fanout" { 4 } else { 3 };
+        assert_eq!(workload["servers"].as_array().map(Vec::len), Some(servers), "{workload}");
     }
     assert!(fs::read_to_string(svg).expect("a file").ends_with("</svg>\n"));
 }
