@@ -18,6 +18,7 @@ mod ring;
 mod server;
 mod stats;
 mod sys;
+mod timers;
 mod workload;
 
 use std::{
@@ -62,6 +63,8 @@ enum Action {
     },
     /// Counts the system calls that a server makes for each message. Needs root, for the kernel's tracepoints.
     SystemCalls(SystemCalls),
+    /// Timers: a turn, setting and taking back, firing, beside a sorted map and tokio.
+    Timers(timers::Timers),
 }
 
 #[derive(Args)]
@@ -148,6 +151,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Action::Server { kind, listen }) => server::run(kind, listen).map(|()| true),
         Some(Action::SystemCalls(arguments)) => count_calls(&arguments),
+        Some(Action::Timers(arguments)) => timers::compare(&arguments).map(|()| true),
         None => compare(&arguments.compare),
     };
     match result {

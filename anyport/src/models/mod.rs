@@ -191,7 +191,12 @@ impl World {
 
     /// Nobody is told to connect.
     fn places(&self) -> Arc<Places> {
-        Arc::new(Places::new(ServiceKind::Server, self.sessions_max, Arc::clone(&self.live)))
+        Arc::new(Places::new(
+            ServiceKind::Server,
+            self.sessions_max,
+            Arc::clone(&self.live),
+            self.mails.len(),
+        ))
     }
 
     /// What the shard's thread is to run, from start to end.
