@@ -139,7 +139,7 @@ bugs! {
     GenerationStays: "R2",
     /// A job for a session that has gone runs on the next one in its slot.
     JobForAnother: "R2",
-    /// What one turn has taken of a session is not counted: whoever floods has all of it.
+    /// What a session may have of one turn has no end: whoever floods has all of it.
     TurnWithoutEnd: "R15",
     /// Frames without a body do not count in a turn.
     EmptyFramesFree: "R34",
@@ -230,6 +230,25 @@ impl Bug {
     pub fn is_for_models_only(self) -> bool {
         // What was sent already when a message was dropped is not seen from outside.
         self == Self::NewestDropped
+    }
+
+    /// True if it lies in limits that neither the simulated services nor the fuzzed ones set: `anyport/tests/sim/limits.rs`
+    /// finds it.
+    pub fn is_for_limits_only(self) -> bool {
+        matches!(
+            self,
+            Self::TurnWithoutEnd
+                | Self::EmptyFramesFree
+                | Self::HeldBackForgotten
+                | Self::RatePauseForEver
+                | Self::FrameTimeMoves
+                | Self::HandshakeWaits
+                | Self::DeadlineWhileDeaf
+                | Self::IdleWhilePaused
+                | Self::OneTooManyFromAddress
+                | Self::AddressKeepsPlace
+                | Self::AcceptRateIgnored
+        )
     }
 }
 

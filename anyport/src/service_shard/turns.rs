@@ -33,6 +33,9 @@ impl<H: Handler> ServiceShard<H> {
         if slot.spent.turn != turn {
             slot.spent = Spent { turn, frames: 0, bytes: 0 };
         }
+        if planted(Bug::TurnWithoutEnd) {
+            return Allowance { frames: u32::MAX, bytes: usize::MAX };
+        }
         let Spent { frames, bytes, .. } = slot.spent;
         let mut allowed = Allowance {
             frames: frames_max.saturating_sub(usize::from(frames)) as u32,
@@ -55,7 +58,7 @@ impl<H: Handler> ServiceShard<H> {
             slot.spent.bytes += bytes as u32;
         }
         if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
-            let cut = slot.reassembly.buffered() > 0;
+            let cut = slot.reassembly.buffered();
             watch.delivered(rules, tick, frames, cut);
             self.set_deadlines(key);
         }

@@ -148,8 +148,8 @@ impl Watch {
         }
     }
 
-    /// The handler was given `frames`; what has come of the next one is `cut`, or nothing has.
-    pub(crate) fn delivered(&mut self, rules: &Rules, now: u64, frames: u32, cut: bool) {
+    /// The handler was given `frames`; of the next one, so many bytes have come.
+    pub(crate) fn delivered(&mut self, rules: &Rules, now: u64, frames: u32, cut_bytes: usize) {
         if let (Some(bucket), Some(flow)) = (&mut self.messages, &rules.messages) {
             bucket.charge(flow, now, frames);
         }
@@ -157,13 +157,13 @@ impl Watch {
         if frames > 0 {
             handshake.at = NEVER;
         }
-        if !cut {
+        if cut_bytes == 0 {
             (frame.at, window.at) = (NEVER, NEVER);
             return;
         }
         // The first byte of the frame that is cut now came with these.
         if frames > 0 || (frame.at == NEVER && window.at == NEVER) || planted(Bug::FrameTimeMoves) {
-            self.window_bytes = 0;
+            self.window_bytes = cut_bytes as u64;
             window.at = if rules.window_ticks > 0 { after(now, rules.window_ticks) } else { NEVER };
             frame.at = if rules.frame_ticks > 0 { after(now, rules.frame_ticks) } else { NEVER };
         }

@@ -6,6 +6,7 @@ mod ends;
 mod files;
 mod found;
 mod groups;
+mod limits;
 mod logic;
 mod offload;
 mod page;
