@@ -8,6 +8,7 @@ static GUARD: anyport_guard::Guarding = anyport_guard::Guarding;
 mod support;
 
 mod addresses;
+mod allowed;
 mod ask;
 mod clients;
 mod codecs;
