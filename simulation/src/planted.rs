@@ -96,7 +96,9 @@ mod here {
         let bugs: Vec<_> = Bug::ALL
             .iter()
             .copied()
-            .filter(|bug| !(bug.is_for_fuzzers_only() || bug.is_for_models_only() || bug.is_for_limits_only()))
+            .filter(|bug| {
+                !(bug.is_for_fuzzers_only() || bug.is_for_models_only() || bug.is_for_limits_only())
+            })
             .collect();
         println!("{:<24} {:<5} {:>6} {:>10}  found by", "planted", "class", "seeds", "steps");
         std::thread::scope(|scope| {

@@ -10,6 +10,7 @@
 //! | [`source`] | file length, left-overs, sleeping and ignored tests, crate docs |
 //! | [`unsafety`] | where `unsafe` may stand, and what must stand above it |
 //! | [`contract`] | each sentence of the driver's contract has a test |
+//! | [`limits`] | each limit has a row in its page, with a reason, a counter and a test |
 //! | [`markdown`] | documents that must exist, links that must lead somewhere |
 //!
 //! What they stand on: [`lexer`] takes comments and strings out of code, [`tree`] reads the files.
@@ -19,6 +20,7 @@
 pub mod contract;
 pub mod layering;
 pub mod lexer;
+pub mod limits;
 pub mod markdown;
 pub mod paths;
 pub mod source;

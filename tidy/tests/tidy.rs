@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyport_tidy::{
     Exempt, Finding, contract,
     layering::{self, Layer},
-    markdown,
+    limits, markdown,
     paths::{self, Ban},
     source,
     tree::{self, SourceFile, TextFile},
@@ -199,6 +199,16 @@ fn every_sentence_of_a_contract_has_a_test() {
         let tests: Vec<_> = sources.iter().filter(|file| file.path.starts_with(folder)).collect();
         none(contract::untested(written.expect("the contract is there"), folder, &tests));
     }
+}
+
+#[test]
+fn every_limit_has_a_row_in_its_page() {
+    let sources = sources();
+    let source = |path: &str| sources.iter().find(|file| file.path == path).expect("it is where it was");
+    let documents = tree::files(&root(), "md").expect("the tree can be read");
+    let page = documents.into_iter().find(|file| file.path == limits::PAGE).expect("the page is there");
+    let names = limits::NAMES.map(source);
+    none(limits::incomplete(source(limits::LIMITS), &page, &names, &sources));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bench;
 mod connect;
 mod log;
+mod protect;
 mod serve;
 
 use std::{ops::RangeInclusive, time::Duration};
@@ -15,6 +16,7 @@ use crate::exit::{Failure, Outcome};
 pub(crate) use bench::{Bench, BenchChurn, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
 pub(crate) use connect::Connect;
 pub(crate) use log::LogFileOptions;
+pub(crate) use protect::Protection;
 pub(crate) use serve::{Hosting, Serve, ServeChat, ServeEcho, ServeFanout};
 
 const EXIT_CODES: &str = "\

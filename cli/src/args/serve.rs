@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::{
-    CodecName, Common, DEFAULT_ADDRESS, DEFAULT_CHAT_ADDRESS, EXIT_CODES, FRAME_SIZE_MAX, SESSIONS, SHARDS,
-    SpreadName, in_range, seconds, seconds_above_zero,
+    CodecName, Common, DEFAULT_ADDRESS, DEFAULT_CHAT_ADDRESS, EXIT_CODES, FRAME_SIZE_MAX, Protection,
+    SESSIONS, SHARDS, SpreadName, in_range, seconds, seconds_above_zero,
 };
 
 #[derive(Subcommand, Debug)]
@@ -70,6 +70,8 @@ pub(crate) struct ServeEcho {
     /// Largest frame that is taken, header or line end included [default: 65535]
     #[arg(long, value_name = "BYTES", value_parser = in_range(1..=FRAME_SIZE_MAX))]
     pub(crate) frame_size_max: Option<u64>,
+    #[command(flatten)]
+    pub(crate) protection: Protection,
     #[command(flatten)]
     pub(crate) hosting: Hosting,
 }

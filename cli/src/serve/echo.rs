@@ -60,9 +60,9 @@ fn limits(options: &ServeEcho, frame_size_max: usize) -> Limits {
     // faster than it reads is slowed down and never closed for it. Raw frames are no larger than what one
     // receive delivers.
     let largest = if frame_size_max == usize::MAX { 0 } else { frame_size_max };
-    Limits {
+    options.protection.apply(Limits {
         idle_timeout: options.idle_timeout,
         send: SendMarks { queue_max_bytes: marks.queue_max_bytes + largest, ..marks },
         ..options.hosting.limits()
-    }
+    })
 }

@@ -219,6 +219,29 @@ fn idle_sessions_are_closed() {
     }
 }
 
+/// The options that protect a server do what they say, and what cannot be is refused.
+#[test]
+fn peers_are_bounded_as_typed() {
+    let server = Server::start("--max-per-address 2 --accept-rate 1000 --shards 2");
+    let (first, second) = (server.connect(), server.connect());
+    echoes(&first, b"one");
+    echoes(&second, b"two");
+    is_closed(&server.connect());
+    echoes(&first, b"still here");
+    drop((first, second));
+    let ended = server.terminate().expect(0);
+    assert_eq!(ended.row("closed: too_many_from_address"), 1, "{ended:#?}");
+
+    let server = Server::start(
+        "--codec lines --handshake-timeout 0.2 --frame-timeout 60 --message-rate 5 --close-on-excess",
+    );
+    let silent = server.connect();
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    is_closed(&silent);
+    let ended = server.terminate().expect(0);
+    assert_eq!(ended.row("closed: handshake_timeout"), 1, "{ended:#?}");
+}
+
 /// More than the buffers of both systems and the marks of the queue hold together.
 const BYTES: usize = 24 << 20;
 
