@@ -5,7 +5,7 @@ use anyport_driver::Address;
 use crate::{
     dialing::ConnectError,
     handler::Handler,
-    remote::{Job, Remote},
+    remote::{PostError, Remote},
     service::resolve,
 };
 
@@ -44,31 +44,38 @@ impl<H: Handler> Remote<H> {
     /// # Errors
     /// As [`connect`](Self::connect); and if there is no such shard.
     pub fn connect_on(&self, shard: usize, to: Option<Address>, state: H::State) -> Result<(), ConnectError> {
-        let mail = self.shards.get(shard).ok_or(ConnectError::Ended)?;
+        if shard >= self.shards() {
+            return Err(ConnectError::Ended);
+        }
         self.places.take()?;
-        let ask = Job::Shard(Box::new(move |_: &mut H, shard: &mut crate::Shard<'_, H>| {
+        let asked = self.post_to_shard(shard, move |_, shard| {
             let now = shard.now();
             if let Some(dialing) = &mut shard.local.dialing {
                 // Refused only by a shard that is ending, which gives the place back.
                 let _ = dialing.ask(to, state, now);
             }
-        }));
-        if mail.send(ask) {
-            return Ok(());
-        }
-        self.places.live.leave();
-        Err(ConnectError::Ended)
+        });
+        asked.map_err(|error| {
+            self.places.live.leave();
+            match error {
+                PostError::Full => ConnectError::Full,
+                PostError::Ended => ConnectError::Ended,
+            }
+        })
     }
 
-    /// Opens the connections of this client that wait to be opened again now, and not after their wait. False if the
-    /// engine has ended.
-    pub fn reconnect_now(&self) -> bool {
-        let mut reached = true;
-        for mail in self.shards.iter() {
-            reached &= mail.send(Job::Shard(Box::new(|_: &mut H, shard: &mut crate::Shard<'_, H>| {
+    /// Opens the connections of this client that wait to be opened again now, and not after their wait.
+    ///
+    /// # Errors
+    /// If a shard could not be told: its mailbox is full, or it has ended. The others were told all the same.
+    pub fn reconnect_now(&self) -> Result<(), PostError> {
+        let mut result = Ok(());
+        for shard in 0..self.shards() {
+            let told = self.post_to_shard(shard, |_, shard| {
                 shard.reconnect_now();
-            })));
+            });
+            result = result.and(told);
         }
-        reached
+        result
     }
 }

@@ -76,7 +76,9 @@ pub enum ConnectError {
     },
     /// The text is no address.
     Address(crate::Error),
-    /// The shard has as many jobs as it may, or the engine has ended or is ending.
+    /// The shard has as many jobs waiting as it may: ask again later.
+    Full,
+    /// The engine has ended, or is ending.
     Ended,
 }
 
@@ -96,6 +98,9 @@ impl fmt::Display for ConnectError {
                 )
             }
             Self::Address(error) => error.fmt(f),
+            Self::Full => {
+                f.write_str("the shard's mailbox is full: ask again later, or raise mailbox_max_jobs")
+            }
             Self::Ended => f.write_str("the engine has ended, or is ending: nothing is connected any more"),
         }
     }

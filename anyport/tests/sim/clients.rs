@@ -291,7 +291,7 @@ fn who_waits_can_be_told_to_hurry() {
     bed.engine.run_for(100 * SECOND);
     assert!(upstream.accept().is_none());
     let before = net.elapsed();
-    assert!(bed.remote.reconnect_now());
+    bed.remote.reconnect_now().unwrap();
     let _peers = bed.accept(&mut upstream, 4);
     bed.opened(4);
     assert!(net.elapsed().saturating_sub(before) < SOON);
