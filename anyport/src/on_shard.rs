@@ -1,5 +1,10 @@
 //! Which threads are shards: they must not wait for a shard, because it could be themselves.
 
+#![cfg_attr(
+    windows,
+    allow(clippy::missing_const_for_thread_local, reason = "it is const; clippy does not see it on Windows")
+)]
+
 use std::{cell::Cell, marker::PhantomData};
 
 #[cfg(not(loom))]
