@@ -23,6 +23,8 @@ enum Launch {
     Own { echo: Option<&'static str>, fanout: Option<&'static str> },
     /// The program of this project, with one of its drivers.
     Anyport { driver: &'static str },
+    /// The same with its handlers on a logic thread, as an echo.
+    AnyportLogic { driver: &'static str },
 }
 
 /// One column of the result.
@@ -36,11 +38,12 @@ pub struct Server {
 
 /// All servers. To compare another engine, add a line here (and, if it lives in this program, a file in
 /// `server/`).
-pub const SERVERS: [Server; 6] = [
+pub const SERVERS: [Server; 7] = [
     Server { name: BARE_URING, color: "#8b949e", launch: own("bare-uring", "bare-uring-fanout") },
     Server { name: BARE_EPOLL, color: "#6e7781", launch: own("bare-epoll", "bare-epoll-fanout") },
     Server { name: "anyport io-uring", color: "#1f6feb", launch: Launch::Anyport { driver: "io-uring" } },
     Server { name: "anyport readiness", color: "#58a6ff", launch: Launch::Anyport { driver: "readiness" } },
+    Server { name: "anyport logic", color: "#3fb950", launch: Launch::AnyportLogic { driver: "io-uring" } },
     Server { name: "tokio", color: "#d29922", launch: own("tokio", "tokio-broadcast") },
     Server {
         name: "tokio mpsc",
@@ -64,11 +67,12 @@ impl Server {
             Launch::Own { echo, .. } if role == Role::Echo => echo.is_some(),
             Launch::Own { fanout, .. } => fanout.is_some(),
             Launch::Anyport { .. } => true,
+            Launch::AnyportLogic { .. } => role == Role::Echo,
         }
     }
 
     pub fn needs_anyport(&self) -> bool {
-        matches!(self.launch, Launch::Anyport { .. })
+        matches!(self.launch, Launch::Anyport { .. } | Launch::AnyportLogic { .. })
     }
 }
 
@@ -135,12 +139,15 @@ impl Running {
                 command.args(["server", kind, "--listen", &address.to_string()]);
                 command
             }
-            Launch::Anyport { driver } => {
+            Launch::Anyport { driver } | Launch::AnyportLogic { driver } => {
                 let program = programs.anyport.as_ref().ok_or(Error::Usage("no path of anyport".into()))?;
                 let mut command = Command::new(program);
                 let service = if role == Role::Echo { "echo" } else { "fanout" };
                 command.args(["serve", service, "--listen", &address.to_string()]);
                 command.args(["--shards", "1", "--driver", driver]).args(&programs.anyport_arguments);
+                if matches!(server.launch, Launch::AnyportLogic { .. }) {
+                    command.args(["--logic-threads", "1"]);
+                }
                 command
             }
         };

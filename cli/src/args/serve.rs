@@ -58,6 +58,9 @@ pub(crate) struct ServeEcho {
     /// Threads, each with sessions of its own [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = in_range(SHARDS))]
     pub(crate) shards: Option<u64>,
+    /// Answers on so many threads of their own; the shards do the I/O [default: answers on the shards]
+    #[arg(long, value_name = "N", value_parser = in_range(SHARDS))]
+    pub(crate) logic_threads: Option<u64>,
     /// Where messages begin and end
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = CodecName::Raw)]
     pub(crate) codec: CodecName,

@@ -47,6 +47,7 @@ fn serve<C: Codec>(options: &ServeEcho, codec: C) -> Outcome {
         hosting: &options.hosting,
         listen: &options.listen,
         shards: options.shards,
+        logic_threads: options.logic_threads,
         spread: options.spread.into(),
         what: format!("echo, {name}"),
         hints: &|address| format!("load it with: anyport bench echo --addr {address}{load}"),

@@ -11,6 +11,7 @@ pub(crate) fn fanout(options: &ServeFanout) -> Outcome {
         hosting: &options.hosting,
         listen: &options.listen,
         shards: options.shards,
+        logic_threads: None,
         spread: Spread::Auto,
         what: "fan-out, raw".to_owned(),
         hints: &|_| "load it with: bench/, --workload fanout".to_owned(),

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use anyport::{CloseReason, Counters, DriverConfig, Engine, Handler, Limits, Running, Server, Spread, Stop};
+use anyport::{
+    CloseReason, Counters, DriverConfig, Engine, Handler, Limits, Placement, Running, Server, Spread, Stop,
+};
 
 use crate::{
     args::{Hosting, Serve, SpreadName, typed},
@@ -38,6 +40,7 @@ struct Service<'a> {
     hosting: &'a Hosting,
     listen: &'a str,
     shards: Option<u64>,
+    logic_threads: Option<u64>,
     spread: Spread,
     /// What it is, for the start lines.
     what: String,
@@ -62,7 +65,10 @@ fn run<H: Handler>(
     make: impl Fn(usize) -> H + Send + Sync + 'static,
 ) -> Outcome {
     let hosting = service.hosting;
-    let server = Server::bind(service.listen, codec).limits(limits);
+    let mut server = Server::bind(service.listen, codec).limits(limits);
+    if let Some(threads) = service.logic_threads {
+        server = server.placement(Placement::Logic { threads: threads as usize });
+    }
     let mut engine = Engine::new()?
         .driver(hosting.common.driver.into())
         .driver_config(driver_config(hosting.sessions_max.unwrap_or(SESSIONS_MAX)))
@@ -118,13 +124,18 @@ fn check_room(hosting: &Hosting, running: &Running) -> Outcome {
 fn greet(service: &Service, running: &Running) -> Outcome {
     let (driver, reason) = running.driver();
     let address = running.address(0).map_or_else(|| service.listen.to_owned(), |address| address.to_string());
+    let logic = match running.logic_threads() {
+        0 => String::new(),
+        threads => format!(", {}", count(threads as u64, "logic thread")),
+    };
     say(format_args!(
         "driver {driver}: {reason}\n\
-         {}, connections spread by {}, room for {} sessions\n\
+         {}{}, connections spread by {}, room for {} sessions\n\
          listening on {address} ({})\n\
          Ctrl-C drains and stops; a second one aborts\n\
          {}",
         count(running.shards() as u64, "shard"),
+        logic,
         typed(SpreadName::from(running.spread())),
         grouped(running.sessions_possible().min(service.hosting.sessions_max.unwrap_or(SESSIONS_MAX))),
         service.what,

@@ -43,6 +43,18 @@ fn it_says_what_it_is_and_what_to_do() {
 }
 
 #[test]
+fn logic_threads_answer_for_the_shards() {
+    for driver in drivers() {
+        let server = Server::start(&format!("--driver {driver} --shards 2 --logic-threads 1"));
+        for _ in 0..4 {
+            echoes(&server.connect(), b"there and back");
+        }
+        let ended = server.terminate().expect(0);
+        assert!(ended.output.contains("2 shards, 1 logic thread,"), "{ended:#?}");
+    }
+}
+
+#[test]
 fn a_signal_drains_and_the_summary_counts() {
     for &signal in Signal::asking() {
         for driver in drivers() {

@@ -16,6 +16,7 @@ pub(crate) fn chat(options: &ServeChat) -> Outcome {
         listen: &options.address,
         // Names and rooms are maps of one handler: see `rooms`.
         shards: Some(1),
+        logic_threads: None,
         spread: anyport::Spread::Auto,
         what: "chat".to_owned(),
         hints: &|address| {
