@@ -2,7 +2,8 @@
 //!
 //! `README.md` says what is compared, how, and how to read the result. The map: `process` holds the table of
 //! servers and runs them as children, `server/` are those that live in this program, `load/` asks them,
-//! `measure` is the method, `report/` writes the result. `calls/` counts system calls in place of time.
+//! `measure` is the method, `report/` writes the result. `calls/` counts system calls in place of time; `pool/`
+//! compares ways to have work done by another thread.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("compare measures io_uring and epoll, which only Linux has");
@@ -12,6 +13,7 @@ mod error;
 mod load;
 mod machine;
 mod measure;
+mod pool;
 mod process;
 mod report;
 mod ring;
@@ -65,6 +67,8 @@ enum Action {
     SystemCalls(SystemCalls),
     /// Timers: a turn, setting and taking back, firing, beside a sorted map and tokio.
     Timers(timers::Timers),
+    /// Compares what it costs to have work done by another thread: completion port, channels, tokio.
+    Pool(pool::Pool),
 }
 
 #[derive(Args)]
@@ -152,6 +156,7 @@ fn main() -> ExitCode {
         Some(Action::Server { kind, listen }) => server::run(kind, listen).map(|()| true),
         Some(Action::SystemCalls(arguments)) => count_calls(&arguments),
         Some(Action::Timers(arguments)) => timers::compare(&arguments).map(|()| true),
+        Some(Action::Pool(arguments)) => pool::compare(&arguments).map(|()| true),
         None => compare(&arguments.compare),
     };
     match result {

@@ -12,6 +12,7 @@ use std::{
     },
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 /// Turns the -1 of a system call into the error it stands for.
@@ -50,6 +51,14 @@ pub fn tie_to_us(command: &mut Command, cpu: usize) {
     unsafe { command.pre_exec(before_exec) };
 }
 
+/// Time that all threads of this process have spent on processors.
+pub fn process_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live `timespec` that the call fills; every Linux has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Raises the limit of open descriptors to its maximum; returns it.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -71,7 +80,8 @@ pub struct Scheduled {
 }
 
 impl Scheduled {
-    fn read(file: impl AsRef<Path>) -> io::Result<Self> {
+    /// Of a `schedstat` file.
+    pub fn of(file: impl AsRef<Path>) -> io::Result<Self> {
         let text = fs::read_to_string(file)?;
         let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
         match (numbers.next(), numbers.next()) {
@@ -87,7 +97,7 @@ impl Scheduled {
     pub fn of_process(pid: u32) -> io::Result<Self> {
         let mut total = Self::default();
         for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let thread = Self::read(thread?.path().join("schedstat"))?;
+            let thread = Self::of(thread?.path().join("schedstat"))?;
             total.cpu_ns += thread.cpu_ns;
             total.waited_ns += thread.waited_ns;
         }
@@ -96,7 +106,7 @@ impl Scheduled {
 
     /// Of the calling thread.
     pub fn of_this_thread() -> io::Result<Self> {
-        Self::read("/proc/thread-self/schedstat")
+        Self::of("/proc/thread-self/schedstat")
     }
 }
 

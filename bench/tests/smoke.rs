@@ -36,6 +36,24 @@ fn all_servers_echo_rightly() {
     assert!(fs::read_to_string(svg).expect("a file").ends_with("</svg>\n"));
 }
 
+/// Every contender answers, and threads that block are replaced.
+#[test]
+fn work_on_other_threads_is_compared() {
+    let arguments = ["pool", "--rounds", "1", "--operations", "200"];
+    let output = Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().expect("it starts");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{page}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in [
+        "| post |",
+        "| CompletionPort, 1 thread |",
+        "| tokio, spawn_blocking |",
+        "| says nothing |",
+        "the watcher looks",
+    ] {
+        assert!(page.contains(part), "`{part}` is missing: {page}");
+    }
+}
+
 #[test]
 fn a_port_in_use_is_named_and_fails_the_run() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -3,12 +3,14 @@
 //! A thread of the watcher's own, asleep until packets wait although threads do; so an idle program, and one with enough
 //! free threads, has no ticking. Awake, it looks every millisecond. A thread that took another packet since the last
 //! look is at work, which costs nothing to see. One that has the same packet is looked up in `/proc`: it blocks if it
-//! was asleep (state S or D) at two looks and has not run in between (CPU time and time slices). One that is merely not
+//! has not run since the look before (CPU time and time slices) and is asleep (state S or D). One that is merely not
 //! scheduled is in state R, however long it stands still.
 
 use std::{
     collections::HashMap,
-    fs, io, mem,
+    fs,
+    io::{self, Read},
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -63,7 +65,7 @@ fn watch<T: Send>(port: &Portable<T>, ended: &AtomicBool) {
             thread::park();
         }
         awake = port.lock().look(&mut tickets, &mut suspects);
-        for (suspect, sleeps) in looks.judge(&suspects, what_it_does) {
+        for (suspect, sleeps) in looks.judge(&suspects, &Proc) {
             let mut schedule = port.lock();
             let wakes = schedule.seen(&suspect, sleeps);
             port.wake(schedule, wakes);
@@ -71,35 +73,33 @@ fn watch<T: Send>(port: &Portable<T>, ended: &AtomicBool) {
     }
 }
 
-/// What the system says of a thread at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Seen {
-    /// In state S or D: it waits for something.
-    asleep: bool,
-    /// Time on a processor, in ns, and how often it was given one: it has run if either has changed.
-    ran: (u64, u64),
-}
+/// Time on a processor, in ns, and how often a thread was given one: it has run if either has changed.
+type Ran = (u64, u64);
 
-/// What was seen of suspects at the last look.
+/// What suspects had run at the last look, by their tickets.
 #[derive(Default)]
 struct Looks {
-    last: HashMap<u64, Seen>,
-    next: HashMap<u64, Seen>,
+    last: HashMap<u64, Ran>,
+    next: HashMap<u64, Ran>,
 }
 
 impl Looks {
     /// The suspects of whom something new is to be said, and whether they sleep.
-    fn judge(&mut self, suspects: &[Suspect], look: impl Fn(i32) -> Option<Seen>) -> Vec<(Suspect, bool)> {
+    fn judge(&mut self, suspects: &[Suspect], system: &impl System) -> Vec<(Suspect, bool)> {
         let mut judged = Vec::new();
         for suspect in suspects {
             // A thread that has ended, or a system that does not tell: no reason to do anything.
-            let Some(seen) = look(suspect.system_id) else { continue };
-            let before = self.last.get(&suspect.ticket);
-            let still = before.is_some_and(|before| before.asleep && seen.asleep && before.ran == seen.ran);
-            if still != suspect.blocked && before.is_some() {
-                judged.push((*suspect, still));
+            let Some(ran) = system.ran(suspect.system_id) else { continue };
+            // To fall asleep it would have had to run, and to go on after that as well: nothing else needs asking about
+            // one that stands still, but whether it stands asleep, once.
+            if let Some(before) = self.last.get(&suspect.ticket) {
+                let stands = *before == ran;
+                let sleeps = stands && (suspect.blocked || system.is_asleep(suspect.system_id) == Some(true));
+                if sleeps != suspect.blocked {
+                    judged.push((*suspect, sleeps));
+                }
             }
-            self.next.insert(suspect.ticket, seen);
+            self.next.insert(suspect.ticket, ran);
         }
         mem::swap(&mut self.last, &mut self.next);
         self.next.clear();
@@ -107,17 +107,34 @@ impl Looks {
     }
 }
 
-/// Asks the system about a thread of this process.
-fn what_it_does(thread: i32) -> Option<Seen> {
-    let folder = format!("/proc/self/task/{thread}");
-    let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
-    let asleep = is_asleep(&stat)?;
-    let ran = match fs::read_to_string(format!("{folder}/schedstat")) {
-        Ok(schedule) => ran_of_schedule(&schedule)?,
-        // A kernel without these figures has coarser ones.
-        Err(_) => ran_of_stat(&stat)?,
-    };
-    Some(Seen { asleep, ran })
+/// What can be asked about a thread of this process.
+trait System {
+    fn ran(&self, thread: i32) -> Option<Ran>;
+    /// In state S or D: it waits for something.
+    fn is_asleep(&self, thread: i32) -> Option<bool>;
+}
+
+struct Proc;
+
+impl System for Proc {
+    fn ran(&self, thread: i32) -> Option<Ran> {
+        match read(thread, "schedstat") {
+            Ok(schedule) => ran_of_schedule(&schedule),
+            // A kernel without these figures has coarser ones.
+            Err(_) => ran_of_stat(&read(thread, "stat").ok()?),
+        }
+    }
+
+    fn is_asleep(&self, thread: i32) -> Option<bool> {
+        is_asleep(&read(thread, "stat").ok()?)
+    }
+}
+
+/// The kernel writes such a file for whoever reads it, and in one piece; what is cut off is not looked at.
+fn read(thread: i32, file: &str) -> io::Result<String> {
+    let mut text = [0; 512];
+    let length = fs::File::open(format!("/proc/self/task/{thread}/{file}"))?.read(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
 /// The fields of `stat` after the name, which stands in brackets and may contain anything.
@@ -130,13 +147,13 @@ fn is_asleep(stat: &str) -> Option<bool> {
 }
 
 /// User and system time, in ticks of the system.
-fn ran_of_stat(stat: &str) -> Option<(u64, u64)> {
+fn ran_of_stat(stat: &str) -> Option<Ran> {
     let mut times = fields(stat)?.skip(11);
     Some((times.next()?.parse().ok()?, times.next()?.parse().ok()?))
 }
 
 /// Time on a processor and time slices; the time in between, spent waiting for one, changes without running.
-fn ran_of_schedule(schedule: &str) -> Option<(u64, u64)> {
+fn ran_of_schedule(schedule: &str) -> Option<Ran> {
     let mut figures = schedule.split_ascii_whitespace();
     let (time, _waited, slices) = (figures.next()?, figures.next()?, figures.next()?);
     Some((time.parse().ok()?, slices.parse().ok()?))
@@ -162,8 +179,9 @@ mod tests {
 
     #[test]
     fn this_thread_runs_and_one_that_waits_sleeps() {
-        let seen = what_it_does(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
-        assert!(!seen.asleep && seen.ran > (0, 0));
+        let this = rustix::thread::gettid().as_raw_nonzero().get();
+        assert_eq!(Proc.is_asleep(this), Some(false));
+        assert!(Proc.ran(this).unwrap() > (0, 0));
         let (tell, told) = std::sync::mpsc::channel();
         let (go, gone) = std::sync::mpsc::channel::<()>();
         let waits = thread::spawn(move || {
@@ -171,12 +189,28 @@ mod tests {
             gone.recv().unwrap_err();
         });
         let id = told.recv().unwrap();
-        while !what_it_does(id).unwrap().asleep {
+        while !Proc.is_asleep(id).unwrap() {
             thread::yield_now();
         }
         drop(go);
         waits.join().unwrap();
-        assert_eq!(what_it_does(id), None);
+        assert_eq!((Proc.ran(id), Proc.is_asleep(id)), (None, None));
+    }
+
+    /// A system with one thread.
+    struct One {
+        ran: Ran,
+        asleep: bool,
+    }
+
+    impl System for One {
+        fn ran(&self, _: i32) -> Option<Ran> {
+            Some(self.ran)
+        }
+
+        fn is_asleep(&self, _: i32) -> Option<bool> {
+            Some(self.asleep)
+        }
     }
 
     fn suspect(ticket: u64, blocked: bool) -> Suspect {
@@ -184,34 +218,31 @@ mod tests {
     }
 
     #[test]
-    fn asleep_twice_without_running_is_blocked_and_anything_else_is_not() {
-        let asleep = Seen { asleep: true, ran: (5, 1) };
-        let judge = |before: Seen, now: Seen, blocked| {
+    fn who_sleeps_and_has_not_run_is_blocked_and_nobody_else() {
+        let judge = |now: One, blocked| {
             let mut looks = Looks::default();
-            assert!(looks.judge(&[suspect(1, blocked)], |_| Some(before)).is_empty(), "one look is none");
-            let judged = looks.judge(&[suspect(1, blocked)], |_| Some(now));
-            judged.first().map(|(_, sleeps)| *sleeps)
+            let before = One { ran: (5, 1), asleep: true };
+            assert!(looks.judge(&[suspect(1, blocked)], &before).is_empty(), "one look is none");
+            looks.judge(&[suspect(1, blocked)], &now).first().map(|(_, sleeps)| *sleeps)
         };
-        assert_eq!(judge(asleep, asleep, false), Some(true));
-        assert_eq!(judge(asleep, asleep, true), None, "that is known");
-        for moved in
-            [Seen { asleep: false, ..asleep }, Seen { ran: (6, 1), ..asleep }, Seen { ran: (5, 2), ..asleep }]
-        {
-            assert_eq!(judge(asleep, moved, false), None, "{moved:?}");
-            assert_eq!(judge(asleep, moved, true), Some(false), "{moved:?}");
+        assert_eq!(judge(One { ran: (5, 1), asleep: true }, false), Some(true));
+        assert_eq!(judge(One { ran: (5, 1), asleep: true }, true), None, "that is known");
+        // Not scheduled: it stands still, and does not sleep. Or it has run, and sleeps again.
+        for (ran, asleep) in [((5, 1), false), ((6, 1), true), ((5, 2), true)] {
+            assert_eq!(judge(One { ran, asleep }, false), None, "{ran:?}");
         }
-        // Not scheduled: it stands still, and is no sleeper.
-        let starved = Seen { asleep: false, ran: (5, 1) };
-        assert_eq!(judge(starved, starved, false), None);
+        for ran in [(6, 1), (5, 2)] {
+            assert_eq!(judge(One { ran, asleep: true }, true), Some(false), "{ran:?}");
+        }
     }
 
     #[test]
     fn a_look_at_another_packet_is_forgotten() {
         let mut looks = Looks::default();
-        let asleep = |_| Some(Seen { asleep: true, ran: (5, 1) });
-        looks.judge(&[suspect(1, false)], asleep);
-        assert!(looks.judge(&[suspect(2, false)], asleep).is_empty());
-        assert!(looks.judge(&[], asleep).is_empty());
-        assert!(looks.judge(&[suspect(2, false)], asleep).is_empty());
+        let asleep = One { ran: (5, 1), asleep: true };
+        looks.judge(&[suspect(1, false)], &asleep);
+        assert!(looks.judge(&[suspect(2, false)], &asleep).is_empty());
+        assert!(looks.judge(&[], &asleep).is_empty());
+        assert!(looks.judge(&[suspect(2, false)], &asleep).is_empty());
     }
 }
