@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use anyport_core::{CloseReason, SlabKey};
+use anyport_core::SlabKey;
 
 pub(crate) use desk::Desk;
 
@@ -92,6 +92,21 @@ impl Offloads {
         self.pending.get_mut(&key).is_some_and(|pending| std::mem::take(&mut pending.drains))
     }
 
+    fn expect_result(&mut self, key: SlabKey) {
+        self.pending.entry(key).or_default().results += 1;
+    }
+
+    /// One result less to wait for. Gives what is still waited for if the session is to drain after it.
+    fn result_told(&mut self, key: SlabKey) -> Option<u32> {
+        let pending = self.pending.get_mut(&key)?;
+        pending.results = pending.results.saturating_sub(1);
+        let Pending { results, drains } = *pending;
+        if results == 0 {
+            self.pending.remove(&key);
+        }
+        drains.then_some(results)
+    }
+
     fn submit(&self, work: impl Work + 'static) {
         if let Err((work, why)) = self.desk.submit(Box::new(work)) {
             work.refuse(why);
@@ -103,30 +118,6 @@ impl<H: Handler> Local<H> {
     /// This shard's own mailbox.
     fn own_mail(&self) -> Mail<H> {
         self.mails[self.shard as usize].clone()
-    }
-
-    fn result_expected(&mut self, key: SlabKey) {
-        self.offloads.pending.entry(key).or_default().results += 1;
-    }
-
-    /// One result less to wait for; after the handler has had it, which may have offloaded more.
-    fn result_told(&mut self, key: SlabKey) {
-        let Some(pending) = self.offloads.pending.get_mut(&key) else { return };
-        pending.results = pending.results.saturating_sub(1);
-        let Pending { results, drains } = *pending;
-        if results == 0 {
-            self.offloads.pending.remove(&key);
-        }
-        if drains {
-            let connection = &mut self.slot(key).connection;
-            // The handler may have resumed it: nothing is read while the others are waited for.
-            if results == 0 {
-                connection.drain(CloseReason::Drained);
-            } else {
-                connection.pause(true);
-            }
-            self.mark(key);
-        }
     }
 }
 
@@ -151,16 +142,26 @@ impl<H: Handler> Session<'_, H> {
         then: impl FnOnce(&mut H, &mut Session<'_, H>, Result<T, OffloadError>) + Send + 'static,
     ) {
         let (id, mail) = (self.id(), self.local.own_mail());
-        self.local.result_expected(self.key);
+        self.local.offloads.expect_result(self.key);
         let tell = move |result| {
             let told = move |handler: &mut H, session: &mut Session<'_, H>| {
                 then(handler, session, result);
-                session.local.result_told(session.key);
+                session.result_told();
             };
             // False if the shard has ended: there is nobody to tell.
             mail.send(Job::Session(id, Box::new(told)));
         };
         self.local.offloads.submit(Offloaded { work, tell });
+    }
+
+    /// After the handler has had a result, and may have offloaded more.
+    fn result_told(&mut self) {
+        match self.local.offloads.result_told(self.key) {
+            Some(0) => self.drain(),
+            // The handler may have resumed it: nothing is read while the others are waited for.
+            Some(_) => self.pause(),
+            None => {}
+        }
     }
 }
 

@@ -86,7 +86,8 @@ pub(crate) struct System<T: Send + 'static> {
     /// Posters that wait for room.
     posters: Mutex<usize>,
     room: Condvar,
-    packets: PhantomData<T>,
+    /// Packets go in and come out, and nobody looks at one in here: threads may share it though `T` is not to be shared.
+    packets: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Send + 'static> System<T> {
