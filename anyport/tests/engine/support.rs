@@ -1,6 +1,8 @@
 //! What the cases share: an engine on a free port, peers that give up instead of hanging, and events from the
 //! handler to the test.
 
+#![allow(clippy::missing_const_for_thread_local, reason = "it is const; clippy does not see that on Windows")]
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
