@@ -133,7 +133,7 @@ pub(crate) struct Loading {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchEcho {
-    /// The server; several addresses of it share the connections
+    /// The server, HOST:PORT or unix:PATH; several addresses of it share the connections
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, conflicts_with = "spawn")]
     pub(crate) addr: Vec<String>,
     /// Connections, spread over the threads
@@ -169,7 +169,7 @@ pub(crate) struct BenchEcho {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchChurn {
-    /// The server
+    /// The server, HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, conflicts_with = "spawn")]
     pub(crate) addr: String,
     /// Lanes: connections at a time, spread over the threads
@@ -196,7 +196,7 @@ pub(crate) struct BenchChurn {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchIdle {
-    /// The server; several addresses of it share the connections
+    /// The server, HOST:PORT or unix:PATH; several addresses of it share the connections
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, conflicts_with = "spawn")]
     pub(crate) addr: Vec<String>,
     /// Sessions to hold
@@ -217,7 +217,7 @@ pub(crate) struct BenchIdle {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchFanout {
-    /// The server
+    /// The server, HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_CHAT_ADDRESS, conflicts_with = "spawn")]
     pub(crate) addr: String,
     /// Members of the room that only listen, spread over the threads

@@ -23,7 +23,7 @@ Exit codes:
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Connect {
-    /// The server, HOST:PORT
+    /// The server, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR")]
     pub(crate) address: String,
     /// Where messages begin and end

@@ -52,7 +52,7 @@ pub(crate) struct Hosting {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct ServeEcho {
-    /// Where to listen; port 0 lets the system choose one, and the start lines name it
+    /// Where to listen, HOST:PORT or unix:PATH; port 0 lets the system choose one, and the start lines name it
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
     pub(crate) listen: String,
     /// Threads, each with sessions of its own [default: one for each processor]
@@ -81,7 +81,7 @@ pub(crate) struct ServeEcho {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct ServeChat {
-    /// Where to listen; port 0 lets the system choose one, and the start lines name it
+    /// Where to listen, HOST:PORT or unix:PATH; port 0 lets the system choose one, and the start lines name it
     #[arg(value_name = "ADDR", default_value = DEFAULT_CHAT_ADDRESS)]
     pub(crate) address: String,
     /// Closes a session that has said no name for this long

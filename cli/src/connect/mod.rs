@@ -128,7 +128,7 @@ impl<C: Codec> Talk<'_, C> {
             Some(Event::Opened(session)) => Ok(Some(session)),
             Some(Event::Failed(failure)) if failure.fault.kind == FaultKind::Refused => {
                 Err(Failure::Run(format!(
-                    "no server answers at {address} (connection refused): is it running, and is it this port?"
+                    "no server answers at {address} (connection refused): is it running, and is this its address?"
                 )))
             }
             Some(Event::Failed(failure)) => {

@@ -281,3 +281,28 @@ fn a_peer_that_does_not_read_is_slowed_down_and_not_closed() {
         assert_eq!(ended.row("closed: send_queue_full"), 0, "{driver}: {ended:#?}");
     }
 }
+
+/// Windows has no such drivers for them.
+#[cfg(unix)]
+#[test]
+fn a_path_is_an_address_of_every_command() {
+    use crate::process::Process;
+    let socket = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("anyport.sock");
+    let address = format!("unix:{}", socket.display());
+    for driver in drivers() {
+        let server = Server::start_on(&address, &format!("--codec lines --driver {driver}"));
+        assert_eq!(server.address, address);
+        let load = format!("--addr {address} --driver {driver} --codec lines --connections 4 --json");
+        for (bench, loader) in [("echo", "--warmup 0"), ("churn", "--warmup 0"), ("idle", "--threads 2")] {
+            let ended = run(&format!("bench {bench} {load} {loader} --duration 0.2")).expect(0);
+            assert_eq!(ended.json()["connections_lost"], serde_json::json!({}), "{bench}: {ended:#?}");
+        }
+        let mut client = Process::start(&format!("connect {address} --driver {driver} --wait 0.3"));
+        client.write("through a file\n").expect("it reads");
+        client.until("through a file");
+        client.end_input();
+        client.end().expect(0);
+        server.terminate().expect(0);
+    }
+    run(&format!("connect {address}")).expect_error(1, &["no server answers at unix:"]);
+}
