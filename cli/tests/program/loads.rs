@@ -59,10 +59,10 @@ fn connections_come_and_go() {
         for load in [
             "--connections 1",
             "--codec lines --connections 9 --threads 2 --size 3000",
-            "--codec size-kind --size 1",
+            "--codec size-kind --connections 3 --size 1",
         ] {
             let ended = run(&format!(
-                "bench churn --spawn --driver {driver} {load} --duration 0.3 --warmup 0.05 --json"
+                "bench churn --spawn --driver {driver} {load} --duration 1 --warmup 0.05 --json"
             ));
             let object = all_right(ended);
             let [cycles, opened, size] =
