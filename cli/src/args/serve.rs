@@ -92,7 +92,7 @@ pub(crate) struct ServeChat {
     pub(crate) idle_timeout: Duration,
     /// Lines that one session may say in a second; what comes faster waits. 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = in_range(0..=1_000_000))]
-    pub(crate) rate_max: u64,
+    pub(crate) message_rate: u64,
     /// Bytes that may wait for a session that does not read; more closes it
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10, value_parser = in_range(4096..=1 << 30))]
     pub(crate) queue_max: u64,

@@ -168,7 +168,7 @@ pub(crate) fn echo_server(
 pub(crate) fn chat_server(loading: &Loading, connections: u64, under_way: u64) -> ServerCommand {
     let mut arguments = vec!["serve".to_owned(), "chat".to_owned()];
     let mut set = |name: &str, value: u64| arguments.extend([name.to_owned(), value.to_string()]);
-    set("--rate-max", 0);
+    set("--message-rate", 0);
     set("--queue-max", (4 * under_way).max(256 << 10));
     if connections > SESSIONS_UNASKED {
         set("--sessions-max", connections);

@@ -133,7 +133,7 @@ fn people_talk_in_rooms_and_to_each_other() {
 
 #[test]
 fn what_cannot_be_is_told_and_harms_nobody() {
-    let server = chat("--rate-max 0");
+    let server = chat("--message-rate 0");
     let mut ann = Person::called(&server, "ann", 0);
     let mut bob = Person::stranger(&server);
     for (said, answer) in [
@@ -214,7 +214,7 @@ fn who_does_not_read_is_thrown_out_and_the_others_go_on() {
     /// More than the buffers of both systems hold.
     const LINES_MAX: u64 = 200_000;
     for driver in drivers() {
-        let server = chat(&format!("--queue-max 16384 --rate-max 0 --driver {driver}"));
+        let server = chat(&format!("--queue-max 16384 --message-rate 0 --driver {driver}"));
         let mut talker = Person::called(&server, "talker", 0);
         let mut reader = Person::called(&server, "reader", 1);
         let slow = Person::called(&server, "slow", 2);
@@ -262,7 +262,7 @@ fn who_does_not_read_is_thrown_out_and_the_others_go_on() {
 #[test]
 fn who_says_too_much_at_once_is_slowed_down_and_loses_nothing() {
     for driver in drivers() {
-        let server = chat(&format!("--rate-max 60 --driver {driver}"));
+        let server = chat(&format!("--message-rate 60 --driver {driver}"));
         let mut ann = Person::called(&server, "ann", 0);
         let mut bob = Person::called(&server, "bob", 1);
         ann.hears("* bob is here");

@@ -249,7 +249,7 @@ fn the_table_of_a_fanout_has_its_rows() {
 
 #[test]
 fn two_fanouts_share_a_chat() {
-    let server = Server::spawn(command("serve chat 127.0.0.1:0 --rate-max 0"));
+    let server = Server::spawn(command("serve chat 127.0.0.1:0 --message-rate 0"));
     let load = format!("bench fanout --addr {} --members 5 --duration 0.3 --warmup 0 --json", server.address);
     let runs = [Process::start(&load), Process::start(&load)];
     for run in runs {

@@ -55,7 +55,7 @@ fn wrong_command_lines_exit_with_2() {
         "bench fanout --addr 127.0.0.1:1 --spawn",
         "serve chat --login-timeout 0",
         "serve chat --queue-max 100",
-        "serve chat --rate-max -1",
+        "serve chat --message-rate -1",
         "serve chat --shards 2",
         "connect",
         "connect 127.0.0.1:1 --codec json",

@@ -38,7 +38,7 @@ fn limits(options: &ServeChat) -> Limits {
         pause_reading_under_pressure: false,
         send: SendMarks { high_water_bytes: queue / 2, low_water_bytes: queue / 4, queue_max_bytes: queue },
         rates: Rates {
-            messages_per_second: u32::try_from(options.rate_max).ok().filter(|rate| *rate > 0),
+            messages_per_second: u32::try_from(options.message_rate).ok().filter(|rate| *rate > 0),
             // Who pastes some lines is not thrown out for it: they come as fast as they may.
             on_excess: OnExcess::PauseReading,
             ..Rates::default()
