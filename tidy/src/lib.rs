@@ -23,6 +23,7 @@ pub mod lexer;
 pub mod limits;
 pub mod markdown;
 pub mod paths;
+pub mod rows;
 pub mod source;
 pub mod tree;
 pub mod unsafety;

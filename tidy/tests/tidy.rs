@@ -7,7 +7,7 @@ use anyport_tidy::{
     layering::{self, Layer},
     limits, markdown,
     paths::{self, Ban},
-    source,
+    rows, source,
     tree::{self, SourceFile, TextFile},
     unsafety,
 };
@@ -222,6 +222,13 @@ fn links_in_documents_lead_somewhere() {
     let documents = tree::files(&root, "md").expect("the tree can be read").into_iter();
     let ours = documents.filter(|file| !file.path.contains('/') || file.path.starts_with("docs/"));
     none(markdown::broken_links(&root, &ours.collect::<Vec<_>>()));
+}
+
+#[test]
+fn tests_that_the_table_of_rows_names_exist() {
+    let documents = tree::files(&root(), "md").expect("the tree can be read");
+    let rows = documents.iter().find(|file| file.path == "docs/rows.md").expect("the table of rows is there");
+    none(rows::unknown(rows, &sources()));
 }
 
 #[test]
