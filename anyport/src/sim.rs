@@ -57,7 +57,7 @@ const STOP_STEPS_MAX: u64 = 10_000_000;
 
 /// Turns in which the clock may stand still; each further one takes [`TURN_TIME`].
 const TURNS_AT_ONCE_MAX: u32 = 1_000;
-const TURN_TIME: Duration = Duration::from_micros(100);
+const TURN_TIME: Duration = Duration::from_micros(30);
 
 impl Engine {
     /// Brings the engine to life on a simulated network instead of the system's. Nothing runs by itself: the
@@ -207,10 +207,15 @@ impl SimEngine {
         if busy > 0 && self.turns_at_once >= TURNS_AT_ONCE_MAX {
             // Whoever always has something to do, as a timer of zero that sets itself again, sees time pass all the
             // same, as with every real clock.
-            self.net.advance(TURN_TIME.min(most));
+            self.net.advance((TURN_TIME / busy as u32).min(most));
         }
         if busy > 0 {
-            let nth = if busy == 1 { 0 } else { self.net.draw(busy as u64 - 1) as usize };
+            let nth = match busy {
+                1 => 0,
+                // Time passes: nobody waits longer than the others' turns take.
+                _ if self.turns_at_once >= TURNS_AT_ONCE_MAX => self.turns_at_once as usize % busy,
+                _ => self.net.draw(busy as u64 - 1) as usize,
+            };
             let shard = self.busy(now).nth(nth).expect("it was counted");
             self.turn(shard);
             return Step::Turn(shard);

@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyport::{
-    CloseReason, ConnectFailure, Encode, Frame, Handler, Limits, Overflow, Pressure, Reach, Reconnect,
-    Refusal, Sent, Session, SessionId, Shard, TimerKey,
+    AppendFile, CloseReason, ConnectFailure, Encode, FileEvent, FileId, Frame, Handler, Limits, OffloadError,
+    Overflow, Pressure, Reach, Reconnect, Refusal, Sent, Session, SessionId, Shard, TimerKey,
 };
 
 use crate::{
@@ -55,11 +55,16 @@ pub enum Call {
     DrainWith,
     SetSessionTimer,
     CancelSessionTimer,
+    Offload,
+    OffloadForShard,
+    Connect,
+    ReconnectNow,
+    Append,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Send,
         Self::SendShared,
         Self::Burst,
@@ -85,6 +90,11 @@ impl Call {
         Self::DrainWith,
         Self::SetSessionTimer,
         Self::CancelSessionTimer,
+        Self::Offload,
+        Self::OffloadForShard,
+        Self::Connect,
+        Self::ReconnectNow,
+        Self::Append,
     ];
 
     /// How often it is drawn, against the others.
@@ -108,7 +118,11 @@ impl Call {
             | Self::SendNotify
             | Self::SendVectored
             | Self::Leave
-            | Self::CancelSessionTimer => 8,
+            | Self::CancelSessionTimer
+            | Self::Offload
+            | Self::OffloadForShard
+            | Self::Append => 8,
+            Self::Connect | Self::ReconnectNow => 4,
             Self::Drain | Self::DrainWith | Self::Kick | Self::Close | Self::Panic => 2,
             Self::StopEngine => 1,
         }
@@ -216,11 +230,27 @@ pub(crate) struct Everything<C: Wire> {
     calls: u64,
     /// Strays that this handler has published.
     published: u32,
+    /// Which service it is of, as a part of its file's name.
+    number: usize,
+    file: Option<FileId>,
+    /// Records that were appended to it.
+    records: u64,
 }
 
 impl<C: Wire> Everything<C> {
-    pub(crate) fn new(shard: usize, codec: C, shared: Arc<Shared>) -> Self {
-        Self { shard, codec, shared, timers: HashMap::new(), timers_set: 0, calls: 0, published: 0 }
+    pub(crate) fn new(number: usize, shard: usize, codec: C, shared: Arc<Shared>) -> Self {
+        Self {
+            shard,
+            codec,
+            shared,
+            timers: HashMap::new(),
+            timers_set: 0,
+            calls: 0,
+            published: 0,
+            number,
+            file: None,
+            records: 0,
+        }
     }
 
     // ---- calls about a session ----
@@ -308,6 +338,18 @@ impl<C: Wire> Everything<C> {
                 let group = chance.below(GROUPS as u64) as usize;
                 self.publish(&mut session.shard(), service, group, except, overflow);
             }
+            Call::Offload => self.offload(session, chance),
+            Call::OffloadForShard => Self::offload_for_shard(&mut session.shard()),
+            Call::Connect => {
+                // Refused wherever the client is none that connects when it is told.
+                let connected = session.shard().connect();
+                let id = session.id();
+                self.shared.ledger().ensure(connected.is_err(), || {
+                    format!("session {id}: its service opened a connection, and is not one that does")
+                });
+            }
+            Call::ReconnectNow => drop(session.shard().reconnect_now()),
+            Call::Append => self.append(&mut session.shard()),
             Call::SendLoose => self.send_loose(session, overflow(chance)),
             Call::SetSessionTimer => self.set_session_timer(session, chance),
             Call::CancelSessionTimer => {
@@ -535,6 +577,66 @@ impl<C: Wire> Everything<C> {
         });
     }
 
+    // ---- work off the thread, and files ----
+
+    fn offload(&mut self, session: &mut Session<Self>, chance: &mut Chance) {
+        let Some(at) = session.state().record else { return };
+        let (id, number) = (session.id(), chance.next());
+        let panics = chance.one_in(8);
+        if session.is_open() {
+            self.shared.ledger().records[at].results_due += 1;
+        }
+        session.offload(
+            move || if panics { resume_unwind(Box::new("on purpose")) } else { number },
+            move |handler, session, result| {
+                let now_id = session.id();
+                let mut ledger = handler.shared.ledger();
+                let record = &mut ledger.records[at];
+                let due = record.results_due;
+                record.results_due = due.saturating_sub(1);
+                let ended = record.closed.is_some();
+                ledger
+                    .ensure(now_id == id && !ended, || format!("a result for session {id} came to {now_id}"));
+                let right = match &result {
+                    Ok(got) => !panics && *got == number,
+                    Err(OffloadError::Panicked(_)) => panics,
+                    Err(OffloadError::Full) => true,
+                    Err(OffloadError::Cancelled) => ledger.stopping.is_some(),
+                    Err(_) => false,
+                };
+                ledger.ensure(right, || format!("session {id}: work came to {result:?}"));
+                drop(ledger);
+                handler.act(session, 8);
+            },
+        );
+    }
+
+    fn offload_for_shard(shard: &mut Shard<Self>) {
+        let index = shard.index();
+        shard.offload(
+            move || index,
+            move |handler, shard, result| {
+                let (index, wrong) = (shard.index(), result.is_ok_and(|of| of != shard.index()));
+                handler
+                    .shared
+                    .ledger()
+                    .ensure(!wrong, || format!("another shard's result came to shard {index}"));
+                handler.act_on_shard(shard, 5);
+            },
+        );
+    }
+
+    /// Appends to the handler's file, which is opened with the first record.
+    fn append(&mut self, shard: &mut Shard<Self>) {
+        if self.file.is_none() {
+            let path = format!("records of {}.{}", self.shard, self.number);
+            self.file = shard.open_file(&AppendFile::at(path));
+        }
+        let Some(file) = self.file else { return };
+        self.records += 1;
+        shard.append(file, format!("{}\n", self.records).as_bytes());
+    }
+
     // ---- timers of a session ----
 
     fn set_session_timer(&mut self, session: &mut Session<Self>, chance: &mut Chance) {
@@ -749,10 +851,21 @@ impl<C: Wire> Handler for Everything<C> {
         let at = {
             let mut ledger = self.shared.ledger();
             let at = ledger.opened(id, address, now);
-            if self.shared.limits.service_queue_max_bytes.is_some() {
+            let limits = &self.shared.limits;
+            let record = &mut ledger.records[at];
+            let possible = [
                 // Whoever reads less than others makes room for them.
-                ledger.records[at].possible.push(CloseReason::SendBudget);
-            }
+                (limits.service_queue_max_bytes.is_some(), CloseReason::SendBudget),
+                (limits.handshake_timeout.is_some(), CloseReason::HandshakeTimeout),
+                (limits.frame_timeout.is_some(), CloseReason::FrameTimeout),
+            ];
+            record
+                .possible
+                .extend(possible.into_iter().filter_map(|(may_be, reason)| may_be.then_some(reason)));
+            let all = Limits::default();
+            record.held_back = limits.rates.are_set()
+                || limits.turn_frames_max < all.turn_frames_max
+                || limits.turn_bytes_max < all.turn_bytes_max;
             ledger.ensure(is_open, || format!("session {id} was told to be open, and is not"));
             let open = ledger.open[id.service() as usize];
             ledger.ensure(open <= sessions_max, || {
@@ -839,6 +952,33 @@ impl<C: Wire> Handler for Everything<C> {
             self.cancel_session_timer(session, timer.0);
         }
         self.act(session, 7);
+    }
+
+    fn on_drain(&mut self, shard: &mut Shard<Self>) {
+        let mut ledger = self.shared.ledger();
+        let stopping = ledger.stopping.is_some();
+        ledger.ensure(stopping, || "a shard was told that the engine ends, and it does not".to_owned());
+        drop(ledger);
+        self.act_on_shard(shard, 6);
+    }
+
+    fn on_session_drain(&mut self, session: &mut Session<Self>) {
+        let (id, is_open) = (session.id(), session.is_open());
+        if let Some(at) = session.state().record {
+            let mut ledger = self.shared.ledger();
+            let before = std::mem::replace(&mut ledger.records[at].told_drain, true);
+            let stopping = ledger.stopping.is_some();
+            ledger.ensure(stopping && is_open && !before, || {
+                format!("session {id} was told that the engine ends: twice or too early or too late")
+            });
+        }
+        self.act(session, 9);
+    }
+
+    fn on_file(&mut self, shard: &mut Shard<Self>, file: FileId, event: FileEvent) {
+        let known = self.file == Some(file);
+        self.shared.ledger().ensure(known, || format!("{event:?} of a file that was not opened"));
+        self.act_on_shard(shard, 7);
     }
 
     fn on_timer(&mut self, shard: &mut Shard<Self>, timer: TimerKey) {

@@ -75,6 +75,10 @@ pub(crate) struct Record {
     pub(crate) tokens: VecDeque<u64>,
     pub(crate) alarms: HashMap<u16, Alarm>,
     pub(crate) groups: Vec<usize>,
+    /// Results of work that are to come.
+    pub(crate) results_due: u32,
+    /// It was told that the engine ends.
+    pub(crate) told_drain: bool,
 }
 
 /// The record of a run.
@@ -197,6 +201,8 @@ impl Ledger {
             tokens: VecDeque::new(),
             alarms: HashMap::new(),
             groups: Vec::new(),
+            results_due: 0,
+            told_drain: false,
         });
         at
     }

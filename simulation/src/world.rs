@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyport::{
-    Client, CloseReason, Counters, Engine, FaultKind, Lines, Raw, Remote, Server, SizeKind,
+    Client, CloseReason, Counters, Engine, FaultKind, Lines, PostError, Raw, Remote, Server, SizeKind,
     sim::{
         FaultClass::{
             self, CancelLate, Clog, Drought, Late, Receive, Reset, Send, Shutdown, Silence, SlowClose,
@@ -34,6 +34,8 @@ const REST_TIME: Duration = Duration::from_hours(12);
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
 /// Time that the end of an engine may take besides its deadlines: some delays of the network.
 const END_SLACK: Duration = Duration::from_millis(500);
+/// Times that a job is posted to a mailbox that is full.
+const POSTS_MAX: usize = 10_000;
 /// Connections that look whether places are free again.
 const PROBES_MAX: usize = 50;
 
@@ -146,15 +148,15 @@ impl<'a, C: Wire> World<'a, C> {
         let text = |error: anyport::Error| format!("the engine does not start: {error}");
         let mut engine = Engine::new().and_then(|engine| engine.shards(config.shards)).map_err(text)?;
         engine = engine.spread(config.spread).driver_config(config.driver);
-        let make = |shared: &Arc<Shared>| {
+        let make = |number: usize| {
             let shared = Arc::clone(shared);
-            move |shard| Everything::new(shard, codec, Arc::clone(&shared))
+            move |shard| Everything::new(number, shard, codec, Arc::clone(&shared))
         };
         let server = Server::bind(SERVER, codec).limits(config.limits).backlog(8);
-        let server = engine.add_server(server, make(shared)).map_err(text)?;
+        let server = engine.add_server(server, make(0)).map_err(text)?;
         let client = if config.clients > 0 {
             let client = Client::to(UPSTREAM, codec).limits(config.limits).connections(config.clients);
-            Some(engine.add_client(client, make(shared)).map_err(text)?)
+            Some(engine.add_client(client, make(1)).map_err(text)?)
         } else {
             None
         };
@@ -388,8 +390,7 @@ impl<'a, C: Wire> World<'a, C> {
         let shard = shard as usize % self.plan.config.shards;
         self.jobs_posted += 1;
         let number = self.jobs_posted;
-        self.posted[shard] = number;
-        let _ = self.server.post_to_shard(shard, move |handler, on| {
+        let posted = self.server.post_to_shard(shard, move |handler, on| {
             let mut ledger = handler.shared.ledger();
             ledger.ensure(on.index() == shard, || {
                 format!("a job for shard {shard} ran on shard {}", on.index())
@@ -400,6 +401,10 @@ impl<'a, C: Wire> World<'a, C> {
             drop(ledger);
             handler.posted_to_shard(on);
         });
+        // What is refused does not run.
+        if posted.is_ok() {
+            self.posted[shard] = number;
+        }
     }
 
     fn stall(&mut self, time: Duration) {
@@ -478,7 +483,7 @@ impl<'a, C: Wire> World<'a, C> {
         self.end()?;
         let took = self.net.elapsed().saturating_sub(began);
         let limits = self.plan.config.limits;
-        let most = limits.drain_deadline + limits.linger + END_SLACK;
+        let most = limits.drain_grace + limits.drain_deadline + limits.linger + END_SLACK;
         if took > most {
             Err(format!("to drain took {took:?}, and should take {most:?} at most"))
         } else {
@@ -532,10 +537,18 @@ impl<'a, C: Wire> World<'a, C> {
         for id in paused {
             let remote = if id.service() == 1 { self.client.as_ref() } else { Some(&self.server) };
             let Some(remote) = remote else { continue };
-            let _ = remote.post(id, |handler, session| {
-                handler.pause(session, false);
-                handler.note_losses(session);
-            });
+            // A mailbox may be full: its shard takes some then.
+            for _ in 0..POSTS_MAX {
+                let posted = remote.post(id, |handler, session| {
+                    handler.pause(session, false);
+                    handler.note_losses(session);
+                });
+                if posted != Err(PostError::Full) {
+                    break;
+                }
+                self.steps += 1;
+                self.engine.step_within(Duration::from_secs(1));
+            }
         }
     }
 
@@ -626,6 +639,9 @@ impl<'a, C: Wire> World<'a, C> {
                     "a timer of session {id} was due {:?} ago, and did not come",
                     now - alarm.due
                 ));
+            }
+            if record.results_due > 0 {
+                return Err(format!("session {id} waits for {} results, and none comes", record.results_due));
             }
             if !record.tokens.is_empty() {
                 return Err(format!("session {id} was not told that {:?} were sent", record.tokens));
