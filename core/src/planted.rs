@@ -232,6 +232,19 @@ impl Bug {
         self == Self::NewestDropped
     }
 
+    /// True if it lies in what the fuzzed handler does not do: publish to groups, send what may be lost.
+    pub fn is_for_simulation_only(self) -> bool {
+        matches!(
+            self,
+            Self::SkipNotCounted
+                | Self::LooseWithoutLimit
+                | Self::ConflatedKept
+                | Self::MemberForgotten
+                | Self::ExceptIgnored
+                | Self::GroupsOutOfOrder
+        )
+    }
+
     /// True if it lies in limits that neither the simulated services nor the fuzzed ones set: `anyport/tests/sim/limits.rs`
     /// finds it.
     pub fn is_for_limits_only(self) -> bool {

@@ -235,6 +235,8 @@ pub(crate) struct Everything<C: Wire> {
     file: Option<FileId>,
     /// Records that were appended to it.
     records: u64,
+    /// It was told that the engine ends.
+    is_ending: bool,
 }
 
 impl<C: Wire> Everything<C> {
@@ -250,6 +252,7 @@ impl<C: Wire> Everything<C> {
             number,
             file: None,
             records: 0,
+            is_ending: false,
         }
     }
 
@@ -848,6 +851,10 @@ impl<C: Wire> Handler for Everything<C> {
         let address = peer.socket().expect("it came by IP");
         let now = session.shard().now();
         let (is_open, sessions_max) = (session.is_open(), self.shared.limits.sessions_max);
+        let is_ending = self.is_ending;
+        self.shared
+            .ledger()
+            .ensure(!is_ending, || format!("session {id} opened after the engine began to end"));
         let at = {
             let mut ledger = self.shared.ledger();
             let at = ledger.opened(id, address, now);
@@ -956,6 +963,7 @@ impl<C: Wire> Handler for Everything<C> {
 
     fn on_drain(&mut self, shard: &mut Shard<Self>) {
         let mut ledger = self.shared.ledger();
+        self.is_ending = true;
         let stopping = ledger.stopping.is_some();
         ledger.ensure(stopping, || "a shard was told that the engine ends, and it does not".to_owned());
         drop(ledger);

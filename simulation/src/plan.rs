@@ -260,8 +260,8 @@ fn limits(chance: &mut Chance, body_max: usize) -> Limits {
         linger: millis(chance, &[0, 1, 1_000]),
         send,
         pause_reading_under_pressure: chance.one_in(2),
-        turn_frames_max: chance.pick(&[1, 3, 64, 1_024]),
-        turn_bytes_max: chance.pick(&[1, 100, 4 << 10, 256 << 10]),
+        turn_frames_max: chance.pick(&[1, 64, 1_024, 1_024, 1_024, 1_024]),
+        turn_bytes_max: chance.pick(&[100, 4 << 10, 256 << 10, 256 << 10, 256 << 10]),
         handshake_timeout: chance.one_in(6).then(|| millis(chance, &[50, 5_000])),
         frame_timeout: chance.one_in(6).then(|| millis(chance, &[50, 5_000])),
         drain_grace: millis(chance, &[0, 0, 0, 1, 200]),
@@ -275,10 +275,10 @@ fn limits(chance: &mut Chance, body_max: usize) -> Limits {
 
 fn rates(chance: &mut Chance) -> Rates {
     let mut rates = Rates::default();
-    if chance.one_in(6) {
+    if chance.one_in(10) {
         rates.messages_per_second = Some(chance.size(20, 2_000) as u32);
     }
-    if chance.one_in(6) {
+    if chance.one_in(10) {
         rates.bytes_per_second = Some(chance.size(1_000, 100_000) as u32);
     }
     rates

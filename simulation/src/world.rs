@@ -458,6 +458,13 @@ impl<'a, C: Wire> World<'a, C> {
         self.resume_all();
         self.rest("all is quiet")?;
         self.look_at_peers()?;
+        if self.shared.ledger().stopping.is_none() {
+            // Several at once, to shards that nothing else wakes.
+            for job in 0..3 * self.plan.config.shards {
+                self.post_to_shard(job as u8);
+            }
+            self.rest("jobs were posted")?;
+        }
         self.look_at_ends()?;
         let stopping = self.shared.ledger().stopping.is_some();
         match self.plan.seed % 2 {
