@@ -20,7 +20,8 @@ pub fn unknown(document: &TextFile, sources: &[SourceFile]) -> Vec<Finding> {
             if let Some(file) = file
                 && !piece.contains('/')
             {
-                if !file.text.contains(&format!("fn {piece}(")) {
+                let is_there = ["(", "<"].iter().any(|end| file.text.contains(&format!("fn {piece}{end}")));
+                if !is_there {
                     let message = format!("`{}` has no function `{piece}`", file.path);
                     findings.push(Finding::new(&document.path, number, message));
                 }
