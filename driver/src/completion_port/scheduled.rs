@@ -11,6 +11,10 @@ pub(super) struct System<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> System<T> {
+    #[cfg_attr(
+        any(not(target_os = "linux"), loom),
+        expect(clippy::unnecessary_wraps, reason = "the watcher's thread may not start where there is one")
+    )]
     pub(super) fn new(config: PortConfig) -> io::Result<Self> {
         let port = Arc::new(Portable::new(config.concurrency, config.queue_max_packets));
         Ok(Self {
