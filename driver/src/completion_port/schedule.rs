@@ -78,10 +78,6 @@ pub(crate) enum NoRoom {
 
 /// A thread that has the same packet as at the look before: it may block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "only Linux can be asked what its threads do")
-)]
 pub(crate) struct Suspect {
     pub(crate) place: Place,
     pub(crate) ticket: u64,

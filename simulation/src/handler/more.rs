@@ -96,7 +96,7 @@ impl<C: Wire> Everything<C> {
         let size = self.codec.split().1.encoded_size(&frame).expect("bodies are small enough");
         let sent = session.send_with(frame, overflow);
         let after = session.queued_bytes();
-        self.shared.ledger().ensure(was_open == !matches!(sent, Sent::Refused(_)), || {
+        self.shared.ledger().ensure(was_open != matches!(sent, Sent::Refused(_)), || {
             format!("session {id}, open: {was_open}; a message that may be lost was answered {sent:?}")
         });
         // An empty queue takes it, and so does one that was emptied for it.
