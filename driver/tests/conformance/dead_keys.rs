@@ -2,7 +2,7 @@
 
 use anyport_driver::{Driver, DriverConfig, FaultKind, Op, OpKind, SocketKey};
 
-use crate::bed::{Bed, CLOSED, CONFIG, RESET, Seen, World};
+use crate::bed::{Bed, CLOSED, CONFIG, RESET, Seen, V4, World};
 
 const INVALID: FaultKind = FaultKind::InvalidSocket;
 const DONE: Seen = Seen::ShutDown(Ok(()));
@@ -51,6 +51,24 @@ pub(crate) fn s11_after_close_was_submitted_everything_is_refused<W: World>(seed
     assert!(bed.end_of(receive).is_some());
     bed.until("the end at the peer", |_| client.has_ended());
     assert!(client.received.is_empty(), "the refused send was sent");
+}
+
+/// Behind the relay the socket may be gone by then, long before the logic side hears of it.
+pub(crate) fn s11_a_cancel_behind_a_close_that_is_over_does_nothing<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let (socket, mut client) = bed.pair();
+    let receive = bed.receive(socket);
+    let close = bed.close(socket);
+    // Waits for the other side, and collects nothing.
+    for _ in 0..3 {
+        bed.listen_at(V4);
+    }
+    for kind in [OpKind::Receive, OpKind::Send, OpKind::Close] {
+        bed.cancel(socket, kind);
+    }
+    assert_eq!(bed.end(close), CLOSED);
+    assert!(bed.end_of(receive).is_some());
+    bed.until("the end at the peer", |_| client.has_ended());
 }
 
 pub(crate) fn s11_the_key_of_another_driver_may_not_crash<W: World>(seed: u64) {

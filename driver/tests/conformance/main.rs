@@ -231,6 +231,7 @@ macro_rules! suite {
                     s11_after_close_was_submitted_everything_is_refused,
                     s11_the_key_of_another_driver_may_not_crash,
                     s11_a_stale_key_does_not_reach_the_next_socket_of_its_slot,
+                    s11_a_cancel_behind_a_close_that_is_over_does_nothing,
                     s11_a_refusal_leaves_a_reset_socket_usable_to_close,
                     s11_a_second_shutdown_is_refused_while_one_is_in_flight,
                 ]

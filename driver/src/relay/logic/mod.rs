@@ -395,7 +395,10 @@ impl Driver for Relay {
 
     fn cancel(&mut self, key: SocketKey, kind: OpKind) {
         let (link, at) = self.place_of(key);
-        let is_in_flight = |socket: &mut Socket| socket.role == Role::Stream && socket.has(Place::of(kind));
+        // Closing ends it in any case, and once the socket is closed over there, its name says nothing there.
+        let is_in_flight = |socket: &mut Socket| {
+            socket.role == Role::Stream && socket.has(Place::of(kind)) && !socket.has(Place::Close)
+        };
         if matches!(kind, OpKind::Receive | OpKind::Send)
             && self.links[link].gone != Gone::Ended
             && self.socket(key).is_some_and(is_in_flight)
