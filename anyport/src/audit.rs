@@ -11,13 +11,16 @@ pub(crate) struct Audit {
     pub(crate) slots: usize,
     /// Send batches that are queued or in flight.
     pub(crate) batches: usize,
+    /// Timers and time-outs that are set.
+    pub(crate) timers: usize,
     /// What breaks a rule.
     pub(crate) breach: Option<String>,
 }
 
 impl Audit {
     pub(crate) fn of<H: Handler>(local: &Local<H>, listens: bool, ready: usize) -> Self {
-        let mut audit = Self { slots: local.sessions.len(), batches: local.pool.batches_out(), breach: None };
+        let (slots, batches, timers) = (local.sessions.len(), local.pool.batches_out(), local.wheel.len());
+        let mut audit = Self { slots, batches, timers, breach: None };
         audit.breach = audit.find(local, listens, ready).err();
         audit
     }

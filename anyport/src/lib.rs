@@ -24,10 +24,14 @@
 //! | answer events | [`Handler`], [`Session`], [`Shard`] |
 //! | frame messages | [`Raw`], [`Lines`], [`Delimiter`], [`Fixed`], [`LengthPrefix`], [`SizeKind`], or your own [`Codec`] |
 //! | allow and forbid | [`Limits`], [`SendMarks`], [`SocketOptions`] |
+//! | speak to many at once; choose what a slow peer may lose | [`Group`], [`Shard::publish`], [`Overflow`] |
+//! | do something later, or again and again | [`Session::set_timer`], [`Shard::set_repeating_timer`] |
 //! | turn frames into typed messages | [`Message`], [`Router`] |
 //! | know why a session ended | [`CloseReason`], [`Counters`] |
 //! | reach a session from another thread, ask it, look at all | [`Remote`] |
 //! | append to a file without waiting for a disk | [`AppendFile`], [`Shard::append`], [`LogFile`] |
+//! | open connections, once, when told, or again and again | [`Client`], [`Backoff`] |
+//! | run handlers on threads of their own | [`Placement`] |
 //! | call what blocks, or computes for long | [`Session::offload`], [`PoolConfig`], [`CompletionPort`] |
 //! | start and stop | [`Engine`], [`Running`], [`Stop`] |
 

@@ -445,6 +445,7 @@ impl SimEngine {
                 let audit = service.audit();
                 held.sessions += audit.slots;
                 held.batches += audit.batches;
+                held.timers += audit.timers;
             }
         }
         for (_, logic) in self.thinking() {
@@ -453,6 +454,7 @@ impl SimEngine {
             let audit = logic.services()[0].audit();
             held.sessions += audit.slots;
             held.batches += audit.batches;
+            held.timers += audit.timers;
         }
         held
     }
@@ -535,6 +537,8 @@ pub struct Held {
     pub sockets: usize,
     /// Receive buffers that the engine has not given back.
     pub buffers: usize,
+    /// Timers and time-outs that are set.
+    pub timers: usize,
 }
 
 impl std::fmt::Debug for SimEngine {

@@ -199,6 +199,11 @@ impl Connection {
         self.reason
     }
 
+    /// True once all is sent and our direction has ended: it waits for the peer's end.
+    pub fn is_lingering(&self) -> bool {
+        self.linger_started
+    }
+
     /// Bytes queued and not yet taken by the system.
     #[inline]
     pub fn queued_bytes(&self) -> usize {

@@ -102,6 +102,7 @@ impl<H: Handler> ServiceShard<H> {
             opened: false,
             pressure_rose: false,
             pressure_told: false,
+            due: None,
             memberships: None,
             state: H::State::default(),
         }
@@ -115,7 +116,7 @@ impl<H: Handler> ServiceShard<H> {
         slot.opened_at = tick;
         if self.idle_ticks > 0 {
             let deadline = idle_due(self.local.tick, self.idle_ticks);
-            self.local.wheel.set(deadline, TimerEvent::Idle(key));
+            self.local.set_due(key, deadline, TimerEvent::Idle(key));
         }
         self.begin_watch(key);
         self.local.mark(key);

@@ -37,6 +37,9 @@ impl<H: Handler> ServiceShard<H> {
         }
         if let Some(mut slot) = self.local.sessions.remove(key) {
             slot.reassembly.release(&mut self.local.pool);
+            if let Some(due) = slot.due.take() {
+                self.local.wheel.cancel(due);
+            }
             self.local.offloads.forget(key);
             if let Some(mut timers) = slot.timers.take() {
                 timers.clear(&mut self.local.wheel);

@@ -92,6 +92,6 @@ impl<H: Handler> ServiceShard<H> {
             return;
         }
         let deadline = self.local.deadline(after);
-        self.local.wheel.set(deadline, TimerEvent::DrainDeadline(key));
+        self.local.set_due(key, deadline, TimerEvent::DrainDeadline(key));
     }
 }

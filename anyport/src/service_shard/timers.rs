@@ -96,14 +96,14 @@ impl<H: Handler> ServiceShard<H> {
         if slot.connection.is_withheld() && !planted(Bug::IdleWhilePaused) {
             // It is silent because we do not listen. When we do again its time begins anew, after this look.
             let look = idle_due(self.local.tick, self.idle_ticks);
-            self.local.wheel.set(look, TimerEvent::Idle(key));
+            self.local.set_due(key, look, TimerEvent::Idle(key));
         } else if due <= self.local.tick && self.local.tick < self.grace_until {
-            self.local.wheel.set(self.grace_until, TimerEvent::Idle(key));
+            self.local.set_due(key, self.grace_until, TimerEvent::Idle(key));
         } else if due <= self.local.tick || planted(Bug::IdleWhileBusy) {
             slot.connection.close(CloseReason::IdleTimeout);
             self.local.mark(key);
         } else if !planted(Bug::IdleLookedAtOnce) {
-            self.local.wheel.set(due, TimerEvent::Idle(key));
+            self.local.set_due(key, due, TimerEvent::Idle(key));
         }
     }
 }

@@ -124,6 +124,18 @@ impl<H: Handler> Local<H> {
         }
     }
 
+    /// Puts the one thing that a session waits for by itself into the wheel. What it waited for while it was open does
+    /// not matter once it drains; of a drain's two deadlines the earlier one counts, so the first one stays.
+    pub(crate) fn set_due(&mut self, key: SlabKey, tick: u64, event: TimerEvent) {
+        let handle = self.wheel.set(tick, event);
+        let slot = self.sessions.get_mut(key).expect("only a session that is there waits");
+        if let Some(before) = slot.due.replace(handle)
+            && !slot.connection.is_lingering()
+        {
+            self.wheel.cancel(before);
+        }
+    }
+
     pub(crate) fn id(&self, key: SlabKey) -> SessionId {
         SessionId::new(self.shard, self.service, key)
     }

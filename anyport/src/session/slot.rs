@@ -1,6 +1,6 @@
 //! One session in its shard's slab.
 
-use anyport_core::{Codec, Connection, Reassembly};
+use anyport_core::{Codec, Connection, Reassembly, TimerHandle};
 use anyport_driver::{PeerAddress, SocketKey};
 
 use super::{timers::TimerTable, watch::Watch};
@@ -20,6 +20,9 @@ pub(crate) struct Slot<H: Handler> {
     /// Bytes that arrived while the session was paused, held or under pressure: they wait for the handler. Bounded
     /// by what the driver had received before receiving was cancelled.
     pub(crate) backlog: Option<Box<Backlog>>,
+    /// Its entry in the wheel: for idleness while it is open, for its deadline while it drains. Taken out when it ends,
+    /// so that sessions that come and go leave nothing in the wheel for as long as their time-outs are (R37).
+    pub(crate) due: Option<TimerHandle>,
     /// Those that the handler has set; nothing for a session that never had one.
     pub(crate) timers: Option<Box<TimerTable>>,
     /// Tick at which it opened, or its socket did.

@@ -210,3 +210,25 @@ fn setting_a_timer_with_every_frame_holds_one_entry() {
     }
     bed.stop();
 }
+
+/// Sessions that come and go, under time-outs of an hour: once the last has gone, the wheel has nothing of them.
+#[test]
+fn sessions_that_have_gone_leave_nothing_in_the_wheel() {
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_hours(1)),
+        drain_deadline: Duration::from_hours(1),
+        linger: Duration::from_hours(1),
+        ..Limits::default()
+    };
+    let mut bed = crate::bed::Bed::with_limits(SimNet::new(11), limits);
+    for _ in 0..200 {
+        let mut peer = bed.peer();
+        assert_eq!(bed.ask(&mut peer, "hello"), "hello\n");
+        assert!(bed.engine.held().timers > 0, "an open session has a time-out");
+        drop(peer);
+        bed.engine.run_for(SOON);
+    }
+    let held = bed.engine.held();
+    assert_eq!((held.sessions, held.timers), (0, 0));
+    bed.stop();
+}
