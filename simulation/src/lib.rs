@@ -18,10 +18,13 @@
 //! | nothing is told outside of opening and end, while paused, or after the handler ended it | `ledger` |
 //! | listeners listen, nobody waits for nothing | `SimEngine::check`; probes in `world`, at the end |
 //! | timers are neither early nor late, jobs run once, in order, on their session or shard | `ledger`, `world` |
-//! | a drain ends by its deadline, and nothing is left | `world` |
+//! | messages to groups come to their members only, once, in order; on one shard, in their place among all others | `peers`, `ledger` |
+//! | what may be lost is lost by the rule that it came with, and counted exactly | `ledger`, `handler` |
+//! | timers of sessions are in time; what was sent is told; results of work come once, to the session that asked | `ledger`, `handler` |
+//! | a drain is told, and ends by its deadline; nobody opens after it; nothing is left | `handler`, `world` |
 //!
-//! Not looked at yet, because the engine makes no promise: how much one turn may do, and how long a session may wait for
-//! its turn among others.
+//! Not looked at here: files, logic threads, reconnecting clients and admission by address, which have simulated tests of
+//! their own (`anyport/tests/sim`); and how much one turn may do, which is counted there too.
 //!
 //! | file | idea |
 //! |---|---|
