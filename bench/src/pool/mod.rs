@@ -4,6 +4,7 @@
 //! thread and its result back to where it was asked for, so many in flight. All contenders live in this process; those
 //! that are not asked sleep. Rounds go through all of them in an order that rotates, and ratios are formed within a round.
 
+mod job;
 mod offload;
 mod post;
 mod replace;
@@ -64,7 +65,12 @@ pub fn compare(arguments: &Pool) -> Result<()> {
         machine.commit
     );
     for mut question in [
-        Question { name: "post", operation: "packet", in_flight: [1, 1_000], contenders: post::contenders() },
+        Question {
+            name: "post",
+            operation: "packet",
+            in_flight: [1, 1_000],
+            contenders: post::contenders()?,
+        },
         Question {
             name: "offload",
             operation: "result",

@@ -12,29 +12,35 @@ use std::{
 
 use anyport::{CompletionPort, PortConfig};
 
-use super::Contender;
+use super::{
+    Contender,
+    job::{Jobs, Task},
+};
+use crate::error::Result;
 
-pub fn contenders() -> Vec<Box<dyn Contender>> {
-    vec![
+pub fn contenders() -> Result<Vec<Box<dyn Contender>>> {
+    Ok(vec![
         Box::new(Channel::new()),
         Box::new(Port::new("CompletionPort, 1 thread", 1, 1)),
         Box::new(Port::new("CompletionPort, 4 threads, 1 may run", 1, 4)),
         Box::new(Port::new("CompletionPort, 4 threads, 2 may run", 2, 4)),
         Box::new(Queue::new()),
-    ]
+        Box::new(Jobs::new()?),
+        Box::new(Task::new()?),
+    ])
 }
 
 /// How many were taken, and who waits to know. It is woken when all that it posted were: so that it costs every
 /// contender the same.
 #[derive(Default)]
-struct Taken {
+pub(super) struct Taken {
     count: AtomicU64,
     until: AtomicU64,
     poster: Mutex<Option<Thread>>,
 }
 
 impl Taken {
-    fn one(&self) {
+    pub(super) fn one(&self) {
         if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.until.load(Ordering::SeqCst)
             && let Some(poster) = self.poster.lock().expect("nobody panics").as_ref()
         {
@@ -43,7 +49,7 @@ impl Taken {
     }
 
     /// Posts `operations` in batches of `in_flight`, and waits for each batch.
-    fn drive(&self, operations: u32, in_flight: u32, mut post: impl FnMut()) {
+    pub(super) fn drive(&self, operations: u32, in_flight: u32, mut post: impl FnMut()) {
         *self.poster.lock().expect("nobody panics") = Some(thread::current());
         let mut posted = self.count.load(Ordering::SeqCst);
         let end = posted + u64::from(operations);
