@@ -1,4 +1,5 @@
 //! The worlds of the simulator: a quiet one, and some with faults that change when things happen but not what.
+#![cfg_attr(windows, allow(dead_code, reason = "only the quiet weather is run there; see main.rs"))]
 
 use std::{
     marker::PhantomData,
