@@ -443,7 +443,7 @@ impl<C: Wire> Everything<C> {
         if !C::FRAMED {
             return;
         }
-        let (id, was_open) = (session.id(), session.is_open());
+        let (id, was_open) = (session.id(), is_open(session));
         let sent = session.send(&vec![b'x'; self.codec.frame_size_max() + 1]);
         self.shared.ledger().ensure(matches!(sent, Sent::Refused(_)), || {
             format!("session {id}: a frame above the codec's limit was answered {sent:?}")
