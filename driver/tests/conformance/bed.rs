@@ -52,6 +52,8 @@ pub(crate) trait World: Clone {
     fn listen(&self, address: SocketAddr) -> Self::PeerListener;
     /// Lets the peers' side get on without a driver.
     fn pass_time(&self);
+    /// Waits until what was submitted has come to the system, where that is another thread's work.
+    fn come_through(_driver: &mut Self::Driver) {}
     /// True if a case that started at `started` and made `steps` steps has taken too long.
     fn is_overdue(started: Instant, steps: usize) -> bool;
 }
@@ -378,6 +380,7 @@ impl<W: World> Bed<W> {
 
     /// Steps long enough for whatever is going to happen by itself.
     pub(crate) fn settle(&mut self) {
+        W::come_through(self.driver());
         for _ in 0..SETTLED_AFTER {
             self.step();
         }

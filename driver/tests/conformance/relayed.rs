@@ -6,12 +6,13 @@ use std::{
     marker::PhantomData,
     net::SocketAddr,
     ops::Range,
+    path::Path,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use anyport_driver::{
-    Completion, Driver, DriverConfig, Waker,
+    Completion, Driver, DriverConfig, FileOptions, Waker,
     relay::{EndSeat, Parked, Pump, Relay, RelayEnd, link},
 };
 
@@ -154,5 +155,12 @@ impl<S: System> System for Threaded<S> {
         });
         let pump = OtherThread { here: Parked::here(), thread: Some(thread) };
         Ok(Relay::new(vec![seat], config, Box::new(pump)))
+    }
+
+    /// A call that waits for the other side, which takes what was submitted before it first. This one fails, and so
+    /// leaves nothing.
+    fn come_through(relay: &mut Relay) {
+        let nowhere = relay.open_file(Path::new(""), &FileOptions::default());
+        assert!(nowhere.is_err(), "a file without a name was opened");
     }
 }

@@ -23,6 +23,8 @@ pub(crate) trait System: Sized {
     const NAME: &'static str;
 
     fn open(config: DriverConfig) -> std::io::Result<Self::Driver>;
+    /// As [`World::come_through`].
+    fn come_through(_driver: &mut Self::Driver) {}
 }
 
 /// A world of real sockets.
@@ -64,6 +66,10 @@ impl<S: System> World for OnSystem<S> {
 
     fn pass_time(&self) {
         std::thread::yield_now();
+    }
+
+    fn come_through(driver: &mut S::Driver) {
+        S::come_through(driver);
     }
 
     fn is_overdue(started: Instant, _: usize) -> bool {
