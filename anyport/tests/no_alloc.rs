@@ -146,6 +146,8 @@ impl Handler for Echo {
     }
 }
 
+/// Under Wine a million take minutes, and a fifth of them shows a cost for each as well.
+const MESSAGES: usize = if cfg!(windows) { 200_000 } else { 1_000_000 };
 const SESSIONS: usize = 8;
 const DEPTH: usize = 16;
 const BODY: usize = 61;
@@ -218,11 +220,11 @@ fn a_million_echoes_allocate_nothing() {
         echo(&mut peers, 0, 1_000);
         echo(&mut peers, MEASURE, 1);
         let before = ALLOCATIONS.load(Ordering::Relaxed);
-        echo(&mut peers, 0, 1_000_000 / (SESSIONS * DEPTH));
+        echo(&mut peers, 0, MESSAGES / (SESSIONS * DEPTH));
         let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
         assert!(FIRED.swap(0, Ordering::Relaxed) > 100, "timers fire meanwhile");
         let messages = running.counters(0).frames_received;
-        assert!(messages >= 1_000_000, "{messages} messages");
+        assert!(messages >= MESSAGES as u64, "{messages} messages");
         // A queue may still meet its greatest length once, of eight sessions each; a cost per message would show as a
         // million, one per timer as a hundred.
         assert!(allocations <= 64, "{driver:?}: {allocations} allocations in {messages} messages");
