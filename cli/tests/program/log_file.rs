@@ -1,6 +1,9 @@
 //! `--log-file`: the log of a server, in a file that rotates.
 
-use std::path::PathBuf;
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 use crate::process::{Server, command, run};
 
@@ -52,7 +55,10 @@ fn the_log_rotates_and_loses_no_line() {
     let path = folder.file("server.log");
     let server = server(&path, "-vv --log-rotate-bytes 500 --log-keep 1000");
     for _ in 0..50 {
-        drop(server.connect());
+        // One that goes before it is accepted may be no session at all: that it answers shows that it is one.
+        let mut peer = server.connect();
+        peer.write_all(b"x").expect("the server reads");
+        peer.read_exact(&mut [0]).expect("the server answers");
     }
     let accepted = server.terminate().expect(0).row("sessions accepted");
     let old = std::fs::read_dir(&folder.0).expect("the folder").count() - 1;
@@ -84,7 +90,10 @@ fn a_full_disk_costs_the_log_and_not_the_server() {
     let mut server = Server::start("-vv --log-file /dev/full");
     // Each leaves a line, and one of them is the first after the failure.
     for _ in 0..300 {
-        drop(server.connect());
+        // One that goes before it is accepted may be no session at all: that it answers shows that it is one.
+        let mut peer = server.connect();
+        peer.write_all(b"x").expect("the server reads");
+        peer.read_exact(&mut [0]).expect("the server answers");
     }
     server.process.until_error("the log file takes no more lines");
     let ended = server.terminate().expect(1);
