@@ -71,5 +71,7 @@ impl Log {
 /// An edition for the members on other shards.
 pub(crate) struct EditionOf {
     pub(super) edition: Edition,
-    pub(super) groups: Vec<(Arc<Shared>, Vec<Message>)>,
+    pub(super) groups: Vec<Arc<Shared>>,
+    /// In the order of the log; each names its group by the place in `groups`.
+    pub(super) messages: Vec<Message>,
 }

@@ -32,6 +32,8 @@ pub(crate) struct GroupTable<H: Handler> {
     log: Log,
     /// Groups with messages in the log.
     dirty: Vec<u32>,
+    /// Members of the group that is being served which are in other groups, too.
+    several: Vec<SlabKey>,
     /// Numbers of messages, put in order for a session in several groups.
     numbers: Vec<u32>,
 }
@@ -84,6 +86,7 @@ impl<H: Handler> GroupTable<H> {
             free: Vec::new(),
             log: Log::default(),
             dirty: Vec::new(),
+            several: Vec::new(),
             numbers: Vec::new(),
         }
     }
@@ -313,8 +316,10 @@ impl<H: Handler> Local<H> {
     fn distribute_group(&mut self, place: u32, edition: &Edition) {
         let local = self.groups.groups[place as usize].take().expect("a dirty group has its place");
         let mut tally = Tally::default();
-        let mut several = Vec::new();
-        self.ensure_allowance(edition.len() * local.members.len(), edition.len());
+        let mut several = std::mem::take(&mut self.groups.several);
+        let log = std::mem::take(&mut self.groups.log.messages);
+        self.make_room_for(&local, local.in_log.iter().map(|&number| &log[number as usize]));
+        self.groups.log.messages = log;
         let (turn, messages) = (self.groups.log.turn, &self.groups.log.messages);
         for &key in &local.members {
             let slot = self.sessions.get_mut(key).expect("a member has its slot");
@@ -335,9 +340,10 @@ impl<H: Handler> Local<H> {
         }
         tally.count(&local.shared, self.shard as usize, &mut self.counters);
         self.groups.groups[place as usize] = Some(local);
-        for key in several {
+        for key in several.drain(..) {
             self.deliver_in_order(key, Bytes::Edition(edition));
         }
+        self.groups.several = several;
     }
 
     /// Gives a session, in the order of the log, what it has not had of all its groups.
@@ -374,57 +380,66 @@ impl<H: Handler> Local<H> {
     // ---- other shards ----
 
     /// One message to each shard that has members of what was published.
-    fn send_to_other_shards(&mut self, edition: &Edition, dirty: &[u32]) {
+    fn send_to_other_shards(&self, edition: &Edition, dirty: &[u32]) {
+        let here = self.shard as usize;
+        let mut for_others = None;
         for (shard, mail) in self.mails.iter().enumerate() {
-            let on_it = |place: &&u32| self.groups.local(**place).shared.members_on(shard) > 0;
-            if shard == self.shard as usize || !dirty.iter().any(|place| on_it(&place)) {
-                continue;
+            let on_it = |place: &u32| self.groups.local(*place).shared.members_on(shard) > 0;
+            if shard != here && dirty.iter().any(on_it) {
+                // Made once, for all of them.
+                let of_turn = for_others.get_or_insert_with(|| Arc::new(self.edition_of(edition, dirty)));
+                mail.send(Job::Edition(Arc::clone(of_turn)));
             }
-            let messages = &self.groups.log.messages;
-            let group = |&place: &u32| {
-                let local = self.groups.local(place);
-                let messages = local.in_log.iter().map(|&number| messages[number as usize].clone());
-                (Arc::clone(&local.shared), messages.collect())
-            };
-            let groups = dirty.iter().filter(on_it).map(group).collect();
-            mail.send(Job::Edition(Box::new(EditionOf { edition: Arc::clone(edition), groups })));
         }
     }
 
-    /// An edition of another shard, for the members here.
-    pub(crate) fn take_edition(&mut self, edition: EditionOf) {
-        let EditionOf { edition, groups } = edition;
-        // The messages of all groups in the order of the log: who is in several of them gets them so.
-        let mut all: Vec<_> = groups
-            .into_iter()
-            .flat_map(|(shared, messages)| {
-                messages.into_iter().map(move |message| (Arc::clone(&shared), message))
-            })
-            .collect();
-        all.sort_by_key(|(_, message)| message.start);
-        for run in all.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
-            self.take_run(&edition, run);
+    /// What was published in the turn, for shards that have other places for its groups.
+    fn edition_of(&self, edition: &Edition, dirty: &[u32]) -> EditionOf {
+        let groups = dirty.iter().map(|&place| Arc::clone(&self.groups.local(place).shared)).collect();
+        let mut messages = self.groups.log.messages.clone();
+        for message in &mut messages {
+            let at = dirty.iter().position(|&place| place == message.group);
+            message.group = at.expect("a group with a message is dirty") as u32;
+        }
+        EditionOf { edition: Arc::clone(edition), groups, messages }
+    }
+
+    /// An edition of another shard, for the members here. Its messages come in the order of the log: who is in several
+    /// of its groups gets them so.
+    pub(crate) fn take_edition(&mut self, of_turn: &EditionOf) {
+        let EditionOf { edition, groups, messages } = of_turn;
+        for run in messages.chunk_by(|one, other| one.group == other.group) {
+            if let Some(place) = groups[run[0].group as usize].place(self.shard as usize) {
+                self.take_run(place, edition, run);
+            }
         }
     }
 
     /// Messages of one group, one behind the other.
-    fn take_run(&mut self, edition: &Edition, run: &[(Arc<Shared>, Message)]) {
-        let shared = &run[0].0;
-        let Some(place) = shared.place(self.shard as usize) else { return };
+    fn take_run(&mut self, place: u32, edition: &Edition, run: &[Message]) {
         let local = self.groups.groups[place as usize].take().expect("a place in use has its group");
         let mut tally = Tally::default();
-        self.ensure_allowance(edition.len() * local.members.len(), edition.len());
+        self.make_room_for(&local, run.iter());
         for &key in &local.members {
             let slot = self.sessions.get_mut(key).expect("a member has its slot");
             let id = SessionId::new(self.shard, self.service, key);
             let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
-            to.deliver(slot, &Bytes::Edition(edition), run.iter().map(|(_, message)| message));
+            to.deliver(slot, &Bytes::Edition(edition), run.iter());
             if !std::mem::replace(&mut slot.dirty, true) {
                 self.dirty.push(key);
             }
         }
-        tally.count(shared, self.shard as usize, &mut self.counters);
+        tally.count(&local.shared, self.shard as usize, &mut self.counters);
         self.groups.groups[place as usize] = Some(local);
+    }
+
+    /// Sees to it that the budgets allow for these messages at every member of their group.
+    fn make_room_for<'m>(&mut self, local: &LocalGroup, messages: impl Iterator<Item = &'m Message>) {
+        // Without budgets there is nothing to add up.
+        if self.pool.allowance() < usize::MAX {
+            let bytes: usize = messages.map(|message| message.range().len()).sum();
+            self.ensure_allowance(bytes.saturating_mul(local.members.len()), bytes);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum Job<H: Handler> {
     /// A connection that another shard accepted.
     Adopt(Detached, PeerAddress),
     /// What another shard published to groups that have members here.
-    Edition(Box<EditionOf>),
+    Edition(Arc<EditionOf>),
 }
 
 /// A job on its way.

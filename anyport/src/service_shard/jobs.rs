@@ -27,7 +27,7 @@ impl<H: Handler> ServiceShard<H> {
                     }
                 }
                 Job::Shard(job) => self.call_shard(job),
-                Job::Edition(edition) => self.local.take_edition(*edition),
+                Job::Edition(edition) => self.local.take_edition(&edition),
                 Job::Adopt(detached, peer) => self.adopted(io, detached, peer),
             }
         }

@@ -304,6 +304,37 @@ fn a_budget_that_is_used_up_costs_those_who_read_least() {
     bed.end();
 }
 
+#[test]
+fn what_another_group_says_in_the_same_turn_costs_nobody_his_place() {
+    let behaviour = Behaviour::default().with_socket_buffer_bytes(2_000..=2_000);
+    let net = SimNet::with_behaviour(9, behaviour);
+    let limits = Limits { service_queue_max_bytes: Some(128 << 10), ..Limits::default() };
+    let mut bed = Bed::new(1, &net, limits);
+    let (mut publisher, mut late, mut reader) = (bed.peer(), bed.peer(), bed.peer());
+    let mut many: Vec<_> = (0..40).map(|_| bed.peer()).collect();
+    for peer in &mut many {
+        bed.say(peer, "join many");
+        bed.lines(peer);
+    }
+    bed.say(&mut late, "join late");
+    bed.say(&mut reader, "join reader");
+    // One has much to read yet, and may: there is room for it.
+    let large = "x".repeat(70_000);
+    bed.say(&mut publisher, &format!("say late {large}"));
+    // Then some is for one and little for many. All of it for all of them would be above the budget.
+    let some = "y".repeat(3_500);
+    bed.say(&mut publisher, &format!("say reader {some}; say many hello"));
+    for peer in &mut many {
+        assert_eq!(bed.lines(peer), ["hello"]);
+    }
+    assert_eq!(bed.lines(&mut reader), [some]);
+    assert_eq!(bed.lines(&mut late), [large]);
+    assert_eq!(bed.counters().closed_total(), 0);
+    drop((publisher, late, reader, many));
+    bed.engine.run_for(Duration::from_secs(20));
+    bed.end();
+}
+
 /// Peers that join, leave and publish at random, against a model that knows what each must get: on one shard, everything,
 /// in order.
 #[test]
