@@ -132,6 +132,16 @@ pub(crate) struct Loading {
 }
 
 #[derive(clap::Args, Debug)]
+pub(crate) struct Times {
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
+    pub(crate) duration: Duration,
+    /// How long to run before measuring
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) warmup: Duration,
+}
+
+#[derive(clap::Args, Debug)]
 pub(crate) struct BenchEcho {
     /// The server, HOST:PORT or unix:PATH; several addresses of it share the connections
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, conflicts_with = "spawn")]
@@ -148,12 +158,8 @@ pub(crate) struct BenchEcho {
     /// Messages that each connection keeps outstanding
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = in_range(1..=4096))]
     pub(crate) depth: u64,
-    /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
-    pub(crate) duration: Duration,
-    /// How long to run before measuring
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) warmup: Duration,
+    #[command(flatten)]
+    pub(crate) times: Times,
     /// Sends at this rate over all connections, whether answers come or not (open loop)
     #[arg(long, value_name = "MSG/S", value_parser = in_range(1..=100_000_000), conflicts_with = "depth")]
     pub(crate) rate: Option<u64>,
@@ -181,12 +187,8 @@ pub(crate) struct BenchChurn {
     /// Where messages begin and end
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = CodecName::Raw)]
     pub(crate) codec: CodecName,
-    /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
-    pub(crate) duration: Duration,
-    /// How long to run before measuring
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) warmup: Duration,
+    #[command(flatten)]
+    pub(crate) times: Times,
     /// Begins cycles at this rate, whether earlier ones are over or not (open loop)
     #[arg(long, value_name = "CYCLES/S", value_parser = in_range(1..=1_000_000))]
     pub(crate) rate: Option<u64>,
@@ -232,12 +234,8 @@ pub(crate) struct BenchFanout {
     /// Lines that each publisher keeps under way
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = in_range(1..=1024))]
     pub(crate) depth: u64,
-    /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
-    pub(crate) duration: Duration,
-    /// How long to run before measuring
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) warmup: Duration,
+    #[command(flatten)]
+    pub(crate) times: Times,
     /// Sends at this rate over all publishers, whether lines are delivered or not (open loop)
     #[arg(long, value_name = "LINES/S", value_parser = in_range(1..=10_000_000), conflicts_with = "depth")]
     pub(crate) rate: Option<u64>,

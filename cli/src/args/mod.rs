@@ -13,7 +13,7 @@ use anyport::{DriverChoice, Spread};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{Failure, Outcome};
-pub(crate) use bench::{Bench, BenchChurn, BenchEcho, BenchFanout, BenchIdle, Loading, Think};
+pub(crate) use bench::{Bench, BenchChurn, BenchEcho, BenchFanout, BenchIdle, Loading, Think, Times};
 pub(crate) use connect::Connect;
 pub(crate) use log::LogFileOptions;
 pub(crate) use protect::Protection;

@@ -81,8 +81,8 @@ fn churn<C: Codec>(
             linger: Duration::from_secs(5),
             ..Limits::default()
         },
-        warmup: options.warmup,
-        duration: options.duration,
+        warmup: options.times.warmup,
+        duration: options.times.duration,
         flush: plan.rate.is_some(),
         unit: Unit { name: "cycles", bytes: 0 },
         server: "anyport serve echo",

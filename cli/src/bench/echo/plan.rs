@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyport::{Limits, SendMarks};
 
 use crate::{
-    args::{BenchEcho, CodecName, Think},
+    args::{BenchEcho, CodecName, Think, Times},
     bench::{
         crew::{Seat, nanos},
         schedule::{Schedule, Share, Thinking, Timetable},
@@ -57,7 +57,8 @@ pub(crate) struct Plan {
 impl Plan {
     /// Checks what depends on more than one option.
     pub(crate) fn new(options: &BenchEcho) -> Outcome<Self> {
-        let BenchEcho { connections, size, depth, rate, think, seed, codec, warmup, duration, .. } = *options;
+        let BenchEcho { connections, size, depth, rate, think, seed, codec, .. } = *options;
+        let Times { warmup, duration } = options.times;
         let threads = options.loading.threads;
         codec.check_size(size)?;
         if threads > connections {
