@@ -4,12 +4,12 @@ use std::sync::mpsc::channel;
 
 use anyport::{DriverChoice, Engine, Limits, Lines, Server};
 
-use crate::support::{Bed, Echo, Event, Peer};
+use crate::support::{Bed, Echo, Event, Peer, placed};
 
 fn an_ipv6_server_takes_ipv4_unless_it_is_told_not_to(driver: DriverChoice) {
     for only in [false, true] {
         let (tell, _told) = channel();
-        let server = Server::bind("[::]:0", Lines::default()).ipv6_only(only);
+        let server = Server::bind("[::]:0", Lines::default()).ipv6_only(only).placement(placed(1));
         let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
         let running = engine.serve(server, move |_| Echo::new(tell.clone())).unwrap().start().unwrap();
         let port = running.address(0).unwrap().port();
@@ -91,21 +91,18 @@ mod unix {
         Spread,
     };
 
-    use crate::support::{Echo, PATIENCE};
+    use crate::support::{Echo, Folder, PATIENCE, placed};
 
-    /// A path in a folder of its own, which goes with the test.
-    struct Place(PathBuf);
+    /// A path where nothing is yet.
+    struct Place(Folder);
 
     impl Place {
-        fn new(name: &str, driver: DriverChoice) -> Self {
-            let folder =
-                std::env::temp_dir().join(format!("anyport-{}-{name}-{driver:?}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            Self(folder)
+        fn new() -> Self {
+            Self(Folder::new())
         }
 
         fn path(&self) -> PathBuf {
-            self.0.join("s.sock")
+            self.0.file("s.sock")
         }
 
         fn address(&self) -> String {
@@ -116,12 +113,6 @@ mod unix {
             let stream = UnixStream::connect(self.path()).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 
@@ -142,8 +133,8 @@ mod unix {
     }
 
     fn shards_share_a_path_evenly_and_the_file_goes_with_the_server(driver: DriverChoice) {
-        let place = Place::new("even", driver);
-        let server = Server::bind(place.address(), Lines::default()).unix_mode(0o600);
+        let place = Place::new();
+        let server = Server::bind(place.address(), Lines::default()).unix_mode(0o600).placement(placed(3));
         let mut engine = engine(driver, 3);
         let remote = engine.add_server(server, echo()).unwrap();
         let running = engine.start().unwrap();
@@ -171,10 +162,10 @@ mod unix {
     }
 
     fn a_live_servers_path_is_not_taken_and_a_dead_ones_is(driver: DriverChoice) {
-        let place = Place::new("dead", driver);
+        let place = Place::new();
         let dead = std::os::unix::net::UnixListener::bind(place.path()).unwrap();
         let start = || {
-            let server = Server::bind(place.address(), Lines::default());
+            let server = Server::bind(place.address(), Lines::default()).placement(placed(1));
             engine(driver, 1).serve(server, echo()).unwrap().start()
         };
         let text = start().err().unwrap().to_string();
@@ -190,7 +181,7 @@ mod unix {
     }
 
     fn sharing_a_path_by_the_system_is_an_error(driver: DriverChoice) {
-        let place = Place::new("share", driver);
+        let place = Place::new();
         let server = Server::bind(place.address(), Lines::default());
         let asked = engine(driver, 2).spread(Spread::ReusePort).serve(server, echo()).unwrap();
         let text = asked.start().err().unwrap().to_string();
@@ -216,13 +207,16 @@ mod unix {
     }
 
     fn a_client_reaches_a_server_at_a_path(driver: DriverChoice) {
-        let place = Place::new("client", driver);
+        let place = Place::new();
         let (tell, told): (_, Receiver<String>) = channel();
         let mut engine = engine(driver, 2);
-        engine.add_server(Server::bind(place.address(), Lines::default()), echo()).unwrap();
-        let remote = engine.add_client(Client::to(place.address(), Lines::default()).manual(), move |_| {
-            Caller(tell.clone())
-        });
+        engine
+            .add_server(Server::bind(place.address(), Lines::default()).placement(placed(2)), echo())
+            .unwrap();
+        let remote = engine.add_client(
+            Client::to(place.address(), Lines::default()).manual().placement(placed(2)),
+            move |_| Caller(tell.clone()),
+        );
         let running = engine.start().unwrap();
         remote.unwrap().connect().unwrap();
         assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "hello from unix");

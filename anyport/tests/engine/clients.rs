@@ -11,7 +11,7 @@ use anyport::{
     Handler, Limits, Lines, Reconnect, Remote, Running, Session, Shard,
 };
 
-use crate::support::{PATIENCE, Peer};
+use crate::support::{PATIENCE, Peer, placed};
 
 /// Short waits: what is awaited is the event.
 const BACKOFF: Backoff = Backoff {
@@ -63,7 +63,7 @@ impl Handler for Feed {
 fn start(driver: DriverChoice, client: Client<Lines>) -> (Running, Remote<Feed>, Receiver<Told>) {
     let (tell, told) = channel();
     let mut engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);
-    let remote = engine.add_client(client, move |_| Feed(tell.clone())).unwrap();
+    let remote = engine.add_client(client.placement(placed(2)), move |_| Feed(tell.clone())).unwrap();
     (engine.start().unwrap(), remote, told)
 }
 

@@ -6,7 +6,7 @@ use anyport::{
     Client, CloseReason, DriverChoice, Engine, Error, Frame, Handler, Limits, Lines, Raw, Server, Session,
 };
 
-use crate::support::{Bed, Echo, Event, Events, Peer, pattern};
+use crate::support::{Bed, Echo, Event, Events, Peer, pattern, placed};
 
 on_every_driver! {
     a_reset_is_told_from_an_end
@@ -184,8 +184,9 @@ fn nothing_is_accepted_after_the_stop(driver: DriverChoice) {
     // The port is free for another engine at once.
     let (tell, _events) = Events::new();
     let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);
-    let engine =
-        engine.serve(Server::bind(address.to_string(), Raw), move |_| Echo::<Raw>::new(tell.clone()));
+    let engine = engine.serve(Server::bind(address.to_string(), Raw).placement(placed(2)), move |_| {
+        Echo::<Raw>::new(tell.clone())
+    });
     let running = engine.unwrap().start().unwrap();
     let mut peer = Peer::connect(address);
     peer.send(b"again");

@@ -1,12 +1,9 @@
 //! Files that handlers append to, and those that any thread does.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    sync::{
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
     time::Instant,
 };
 
@@ -15,7 +12,7 @@ use anyport::{
     LogFile, Session, Shard, numbered,
 };
 
-use crate::support::{Bed, PATIENCE};
+use crate::support::{Bed, Folder, PATIENCE};
 
 on_every_driver! {
     what_sessions_wrote_is_in_the_file_when_the_engine_has_ended
@@ -57,29 +54,6 @@ mod full_disk {
                 anyport::DriverChoice::Readiness,
             );
         }
-    }
-}
-
-/// A folder that goes with its case.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("anyport-append-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -7,7 +7,7 @@ use anyport::{
     SizeKind,
 };
 
-use crate::support::{Bed, Echo, Event, Events, Peer, pattern};
+use crate::support::{Bed, Echo, Event, Events, Peer, pattern, placed};
 
 on_every_driver! {
     echoes_every_byte_of_many_sessions
@@ -159,7 +159,8 @@ fn a_client_service_talks_to_a_server_service(driver: DriverChoice) {
         Echo::<SizeKind>::new(quiet.clone())
     });
     let (tell, events) = Events::new();
-    let client = Client::to(bed.address().to_string(), SizeKind::default()).connections(5);
+    let client =
+        Client::to(bed.address().to_string(), SizeKind::default()).connections(5).placement(placed(2));
     let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);
     let engine = engine.connect(client, move |_| Caller { tell: tell.clone() }).unwrap();
     let running = engine.start().unwrap();
@@ -186,7 +187,7 @@ fn a_client_service_talks_to_a_server_service(driver: DriverChoice) {
 fn sessions_over_ipv6(driver: DriverChoice) {
     let (tell, _events) = Events::new();
     let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
-    let server = anyport::Server::bind("[::1]:0", Raw);
+    let server = anyport::Server::bind("[::1]:0", Raw).placement(placed(1));
     let running = engine.serve(server, move |_| Echo::<Raw>::new(tell.clone())).unwrap().start().unwrap();
     let mut peer = Peer::connect(running.address(0).unwrap());
     peer.send(b"six");

@@ -11,7 +11,7 @@ use std::{
 
 use anyport::{DriverChoice, Engine, Frame, Handler, Limits, PostError, Raw, Remote, Server, Session};
 
-use crate::support::{Bed, PATIENCE};
+use crate::support::{Bed, PATIENCE, placed};
 
 on_every_driver! {
     a_full_mailbox_refuses_and_counts
@@ -117,7 +117,9 @@ fn a_shard_that_posts_to_itself_is_refused_and_not_stuck(driver: DriverChoice) {
 fn before_the_start_nobody_waits(driver: DriverChoice) {
     let mut engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
     let limits = Limits { mailbox_max_jobs: 2, ..Limits::default() };
-    let remote = engine.add_server(Server::bind("127.0.0.1:0", Raw).limits(limits), |_| Plain).unwrap();
+    let remote = engine
+        .add_server(Server::bind("127.0.0.1:0", Raw).limits(limits).placement(placed(1)), |_| Plain)
+        .unwrap();
     let (done, told) = channel();
     let post = |number: u8| {
         let done = done.clone();

@@ -10,7 +10,7 @@ use anyport::{
     Remote, Running, Server, ServiceKind,
 };
 
-use crate::support::{Echo, Event, Events, PATIENCE, Peer, pattern};
+use crate::support::{Echo, Event, Events, PATIENCE, Peer, pattern, placed};
 
 on_every_driver! {
     many_peers_on_threads_of_their_own_are_answered
@@ -23,7 +23,7 @@ on_every_driver! {
 fn start(driver: DriverChoice, shards: usize, limits: Limits) -> (Running, Remote<Echo<Lines>>, Events) {
     let (tell, told) = Events::new();
     let mut engine = Engine::new().unwrap().shards(shards).unwrap().driver(driver);
-    let server = Server::offline(Lines::default()).limits(limits);
+    let server = Server::offline(Lines::default()).limits(limits).placement(placed(shards));
     let remote = engine.add_server(server, move |_| Echo::new(tell.clone())).unwrap();
     (engine.start().unwrap(), remote, told)
 }
@@ -66,10 +66,13 @@ fn a_service_without_a_network_stands_beside_one_that_has_one(driver: DriverChoi
     let (other, _other_told) = channel();
     let mut engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);
     engine
-        .add_server(Server::bind("127.0.0.1:0", Lines::default()), move |_| Echo::new(other.clone()))
+        .add_server(Server::bind("127.0.0.1:0", Lines::default()).placement(placed(2)), move |_| {
+            Echo::new(other.clone())
+        })
         .unwrap();
-    let remote =
-        engine.add_server(Server::offline(Lines::default()), move |_| Echo::new(tell.clone())).unwrap();
+    let remote = engine
+        .add_server(Server::offline(Lines::default()).placement(placed(2)), move |_| Echo::new(tell.clone()))
+        .unwrap();
     // Before the start a session waits for it.
     let mut early = open(&remote);
     let running = engine.start().unwrap();
@@ -105,7 +108,9 @@ fn a_service_without_a_network_stands_beside_one_that_has_one(driver: DriverChoi
 fn more_than_the_buffers_hold_comes_back_whole(driver: DriverChoice) {
     let (tell, _told) = channel();
     let mut engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
-    let remote = engine.add_server(Server::offline(Raw), move |_| Echo::new(tell.clone())).unwrap();
+    let remote = engine
+        .add_server(Server::offline(Raw).placement(placed(1)), move |_| Echo::new(tell.clone()))
+        .unwrap();
     let running = engine.start().unwrap();
     let mut peer = open(&remote);
     let sent = pattern(3_000_000);

@@ -15,7 +15,7 @@ use anyport::{
     Running, Server, Session, Shard, blocking,
 };
 
-use crate::support::{PATIENCE, Peer};
+use crate::support::{PATIENCE, Peer, placed};
 
 on_every_driver! {
     results_come_back_to_their_session_on_its_own_thread
@@ -92,7 +92,7 @@ impl Office {
     ) -> Self {
         let (tell, told) = channel();
         let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver).pool(pool).unwrap();
-        let server = Server::bind("127.0.0.1:0", Lines::default()).limits(limits);
+        let server = Server::bind("127.0.0.1:0", Lines::default()).limits(limits).placement(placed(2));
         let work: Arc<dyn Fn(String) -> Work + Send + Sync> = Arc::new(work);
         let make = move |_| Clerk { work: Arc::clone(&work), tell: tell.clone() };
         Self { running: engine.serve(server, make).unwrap().start().unwrap(), told }
@@ -301,7 +301,7 @@ impl Handler for Loads {
 fn a_shard_offloads_too(driver: DriverChoice) {
     let (tell, told) = channel();
     let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);
-    let server = Server::bind("127.0.0.1:0", Lines::default());
+    let server = Server::bind("127.0.0.1:0", Lines::default()).placement(placed(2));
     let running = engine.serve(server, move |_| Loads { tell: tell.clone() }).unwrap().start().unwrap();
     let mut all: Vec<_> = (0..4).map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
     all.sort_unstable();
@@ -398,7 +398,7 @@ fn what_ends_a_session_may_still_be_saved(driver: DriverChoice) {
     let saved = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&saved);
     let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);
-    let server = Server::bind("127.0.0.1:0", Lines::default());
+    let server = Server::bind("127.0.0.1:0", Lines::default()).placement(placed(2));
     let engine = engine.serve(server, move |_| Saves { saved: Arc::clone(&count) }).unwrap();
     let running = engine.start().unwrap();
     let peers: Vec<_> = (0..10)
@@ -416,7 +416,7 @@ fn what_ends_a_session_may_still_be_saved(driver: DriverChoice) {
 
 fn an_engine_that_offloads_nothing_has_no_pool(driver: DriverChoice) {
     let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
-    let server = Server::bind("127.0.0.1:0", Lines::default());
+    let server = Server::bind("127.0.0.1:0", Lines::default()).placement(placed(1));
     let mut running = engine.serve(server, |_| Saves { saved: Arc::default() }).unwrap().start().unwrap();
     let mut peer = Peer::connect(running.address(0).unwrap());
     peer.send(b"hello\n");

@@ -11,7 +11,7 @@ use anyport::{
     Server, Session, SessionId, Shard, Spread, TimerKey,
 };
 
-use crate::support::{Bed, Echo, Event, Events, PATIENCE, Peer};
+use crate::support::{Bed, Echo, Event, Events, PATIENCE, Peer, placed};
 
 on_every_driver! {
     jobs_reach_their_session_in_order
@@ -103,7 +103,7 @@ fn a_stale_id_runs_nothing(driver: DriverChoice) {
 fn jobs_posted_before_the_start_run(driver: DriverChoice) {
     let (tell, _ids) = channel();
     let mut engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
-    let server = Server::bind("127.0.0.1:0", Raw);
+    let server = Server::bind("127.0.0.1:0", Raw).placement(placed(1));
     let remote = engine.add_server(server, move |_| Known { tell: tell.clone() }).unwrap();
     let (done, told) = channel();
     assert!(remote.post_to_shard(0, move |_, shard| done.send(shard.index()).unwrap()).is_ok());
@@ -140,8 +140,9 @@ fn jobs_from_many_threads_are_all_run(driver: DriverChoice) {
 fn hand_over_spreads_evenly(driver: DriverChoice) {
     let (tell, ids) = channel();
     let engine = Engine::new().unwrap().shards(3).unwrap().driver(driver).spread(Spread::HandOver);
-    let engine =
-        engine.serve(Server::bind("127.0.0.1:0", Raw), move |_| Known { tell: tell.clone() }).unwrap();
+    let engine = engine
+        .serve(Server::bind("127.0.0.1:0", Raw).placement(placed(3)), move |_| Known { tell: tell.clone() })
+        .unwrap();
     let running = engine.start().unwrap();
     let mut peers: Vec<_> = (0..12).map(|_| Peer::connect(running.address(0).unwrap())).collect();
     let mut each = [0; 3];
@@ -173,8 +174,9 @@ fn every_shard_gets_sessions_by_default(driver: DriverChoice) {
 fn reuse_port_is_had_or_refused_with_what_to_do(driver: DriverChoice) {
     let (tell, ids) = channel();
     let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver).spread(Spread::ReusePort);
-    let engine =
-        engine.serve(Server::bind("127.0.0.1:0", Raw), move |_| Known { tell: tell.clone() }).unwrap();
+    let engine = engine
+        .serve(Server::bind("127.0.0.1:0", Raw).placement(placed(2)), move |_| Known { tell: tell.clone() })
+        .unwrap();
     match engine.start() {
         Ok(running) => {
             assert!(running.driver().0.shares_ports() && running.spread() == Spread::ReusePort);
@@ -249,7 +251,7 @@ fn a_connection_that_is_refused_is_told(driver: DriverChoice) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (tell, told) = channel();
     let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
-    let client = Client::to(free.to_string(), Raw).connections(3);
+    let client = Client::to(free.to_string(), Raw).connections(3).placement(placed(1));
     let running = engine.connect(client, move |_| Unlucky { tell: tell.clone() }).unwrap().start().unwrap();
     for _ in 0..3 {
         let failure = told.recv_timeout(PATIENCE).unwrap();
@@ -269,7 +271,7 @@ fn a_connect_that_nobody_answers_does_not_outlive_its_engine(driver: DriverChoic
     let address = door.local_addr().unwrap().as_socket().unwrap();
     let (tell, events) = Events::new();
     let mut engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
-    let client = Client::to(address.to_string(), Raw).connections(CONNECTIONS);
+    let client = Client::to(address.to_string(), Raw).connections(CONNECTIONS).placement(placed(1));
     engine.add_client(client, move |_| Echo::<Raw>::new(tell.clone())).unwrap();
     let mut running = engine.start().unwrap();
     assert_eq!(events.next(), Event::Open);

@@ -6,6 +6,8 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     time::{Duration, Instant},
 };
@@ -25,10 +27,15 @@ thread_local! {
 /// Most shards that do the I/O of handlers on logic threads; one if the case counts on one order for all.
 const SHARDS_BELOW_LOGIC: usize = 2;
 
-/// Runs a case with the handlers of its [`Bed`]s on as many logic threads as it asks for shards.
+/// Runs a case with its handlers on as many logic threads as it asks for shards: those of a [`Bed`], and who is [`placed`].
 pub(crate) fn in_logic(case: impl FnOnce()) {
     IN_LOGIC.set(true);
     case();
+}
+
+/// Where the handlers of a service are that a case adds by itself: on the shards, or on as many logic `threads`.
+pub(crate) fn placed(threads: usize) -> Placement {
+    if IN_LOGIC.get() { Placement::Logic { threads } } else { Placement::Shard }
 }
 
 /// Runs a case once for each driver, in each placement.
@@ -109,6 +116,29 @@ impl Events {
     }
 }
 
+/// A folder of its own for each case, also where one case runs on all drivers at once; it goes with the case.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("anyport-case-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A running engine with one server, as service 0.
 pub(crate) struct Bed<H: Handler> {
     pub(crate) running: Running,
@@ -123,12 +153,8 @@ impl<H: Handler> Bed<H> {
         limits: Limits,
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Self {
-        let mut server = Server::bind("127.0.0.1:0", codec).limits(limits);
-        let mut io_shards = shards;
-        if IN_LOGIC.get() {
-            server = server.placement(Placement::Logic { threads: shards });
-            io_shards = shards.min(SHARDS_BELOW_LOGIC);
-        }
+        let server = Server::bind("127.0.0.1:0", codec).limits(limits).placement(placed(shards));
+        let io_shards = if IN_LOGIC.get() { shards.min(SHARDS_BELOW_LOGIC) } else { shards };
         let mut engine = Engine::new().unwrap().shards(io_shards).unwrap().driver(driver);
         let remote = engine.add_server(server, make).unwrap();
         #[cfg(all(guard_pages, target_os = "linux"))]
