@@ -25,8 +25,8 @@ struct Back {
     front: Arc<OnceLock<Remote<Front>>>,
     /// By the session in front: that behind it.
     open: HashMap<SessionId, SessionId>,
-    /// Sessions in front that went before there was one behind them.
-    gone: HashSet<SessionId>,
+    /// Sessions in front that are there and wait for theirs.
+    asked: HashSet<SessionId>,
 }
 
 impl Handler for Front {
@@ -37,7 +37,11 @@ impl Handler for Front {
         // Nothing is read before there is somebody to give it to.
         session.pause();
         let (id, shard) = (session.id(), session.shard().index());
-        if self.back.connect_on(shard, None, Some(id)).is_err() {
+        // Known there before the connection is. If it is refused, `on_close` takes this back.
+        let asked = self.back.post_to_shard(shard, move |back, _| {
+            back.asked.insert(id);
+        });
+        if asked.is_err() || self.back.connect_on(shard, None, Some(id)).is_err() {
             session.drain();
         }
     }
@@ -71,15 +75,12 @@ impl Back {
     }
 
     fn front_has_gone(&mut self, shard: &mut Shard<Self>, front: SessionId) {
-        match self.open.remove(&front) {
-            Some(back) => {
-                if let Some(mut session) = shard.session(back) {
-                    session.drain();
-                }
-            }
-            None => {
-                self.gone.insert(front);
-            }
+        // Who is not asked for any more finds that out in `on_open`.
+        if !self.asked.remove(&front)
+            && let Some(back) = self.open.remove(&front)
+            && let Some(mut session) = shard.session(back)
+        {
+            session.drain();
         }
     }
 }
@@ -90,7 +91,7 @@ impl Handler for Back {
 
     fn on_open(&mut self, session: &mut Session<Self>) {
         let (id, front) = (session.id(), session.state().expect("it was opened for somebody"));
-        if self.gone.remove(&front) {
+        if !self.asked.remove(&front) {
             return session.drain();
         }
         self.open.insert(front, id);
@@ -126,7 +127,7 @@ impl Handler for Back {
 
     fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
         let front = shard.connecting_state(failure.connection).and_then(|front| *front);
-        if let Some(front) = front.filter(|front| !self.gone.remove(front)) {
+        if let Some(front) = front.filter(|front| self.asked.remove(front)) {
             let _ = self.front().post(front, |_, other| other.drain());
         }
         Reconnect::Never
@@ -141,23 +142,27 @@ fn slow_down<H: Handler>(other: &mut Session<H>, pressure: Pressure) {
     }
 }
 
-fn proxy(address: &str, target: &str) -> anyport::Result<Engine> {
+/// A proxy with so many connections to the target at most, and how to reach both of its sides.
+fn proxy(address: &str, target: &str, most: usize) -> anyport::Result<(Engine, Remote<Back>, Remote<Front>)> {
     let front = Arc::<OnceLock<Remote<Front>>>::default();
+    let limits = Limits { sessions_max: most, ..Limits::default() };
     let mut engine = Engine::new()?;
     let of_back = Arc::clone(&front);
-    let back = engine.add_client(Client::to(target, Raw).manual(), move |_shard| Back {
+    let back = engine.add_client(Client::to(target, Raw).manual().limits(limits), move |_shard| Back {
         front: Arc::clone(&of_back),
         open: HashMap::new(),
-        gone: HashSet::new(),
+        asked: HashSet::new(),
     })?;
-    let server = engine.add_server(Server::bind(address, Raw), move |_shard| Front { back: back.clone() })?;
-    let _ = front.set(server);
-    Ok(engine)
+    let of_front = back.clone();
+    let server =
+        engine.add_server(Server::bind(address, Raw), move |_shard| Front { back: of_front.clone() })?;
+    let _ = front.set(server.clone());
+    Ok((engine, back, server))
 }
 
 fn main() -> anyport::Result<()> {
     let target = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    proxy("0.0.0.0:7011", &target)?.run()
+    proxy("0.0.0.0:7011", &target, Limits::default().sessions_max)?.0.run()
 }
 
 #[cfg(test)]
@@ -165,7 +170,7 @@ mod tests {
     use std::{
         io::{ErrorKind, Read, Write},
         net::{Shutdown, TcpListener, TcpStream},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use super::*;
@@ -175,11 +180,42 @@ mod tests {
         stream
     }
 
+    const MANY: usize = 1_000;
+
+    fn start(target: &TcpListener, most: usize) -> (anyport::Running, Remote<Back>, Remote<Front>) {
+        let target = target.local_addr().unwrap().to_string();
+        let (engine, back, front) = proxy("127.0.0.1:0", &target, most).unwrap();
+        (engine.start().unwrap(), back, front)
+    }
+
+    /// Reads the end of a stream on which nothing comes.
+    fn ends(client: TcpStream) {
+        match patient(client).read(&mut [0]) {
+            Ok(count) => assert_eq!(count, 0),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+
+    fn sessions<H: Handler>(remote: &Remote<H>) -> usize {
+        remote.ask_all(|_, shard| shard.sessions()).wait().unwrap().iter().sum()
+    }
+
+    /// When no session is left, nothing is remembered of any.
+    fn nothing_is_left(back: &Remote<Back>, front: &Remote<Front>) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while sessions(front) + sessions(back) > 0 {
+            assert!(Instant::now() < patience, "sessions that do not end");
+            std::thread::yield_now();
+        }
+        // What the sessions posted when they ended was posted before this.
+        let left = back.ask_all(|back, _| back.asked.len() + back.open.len()).wait().unwrap();
+        assert_eq!(left.iter().sum::<usize>(), 0);
+    }
+
     #[test]
     fn bytes_go_both_ways_and_the_ends_end_together() {
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
-        let engine = proxy("127.0.0.1:0", &target.local_addr().unwrap().to_string()).unwrap();
-        let running = engine.start().unwrap();
+        let (running, ..) = start(&target, MANY);
         let address = running.address(1).unwrap();
         for round in 0..10 {
             let mut client = patient(TcpStream::connect(address).unwrap());
@@ -207,8 +243,7 @@ mod tests {
     fn a_slow_reader_holds_the_writer_back_and_loses_nothing() {
         const BYTES: usize = 30_000_000;
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
-        let engine = proxy("127.0.0.1:0", &target.local_addr().unwrap().to_string()).unwrap();
-        let running = engine.start().unwrap();
+        let (running, ..) = start(&target, MANY);
         let mut client = TcpStream::connect(running.address(1).unwrap()).unwrap();
         let mut server = patient(target.accept().unwrap().0);
         let writer = std::thread::spawn(move || {
@@ -234,12 +269,39 @@ mod tests {
     #[test]
     fn where_nobody_listens_the_connection_ends() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let running = proxy("127.0.0.1:0", &free.to_string()).unwrap().start().unwrap();
-        let mut client = patient(TcpStream::connect(running.address(1).unwrap()).unwrap());
-        match client.read(&mut [0]) {
-            Ok(count) => assert_eq!(count, 0),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        let (engine, back, front) = proxy("127.0.0.1:0", &free.to_string(), MANY).unwrap();
+        let running = engine.start().unwrap();
+        for _ in 0..20 {
+            ends(TcpStream::connect(running.address(1).unwrap()).unwrap());
         }
+        nothing_is_left(&back, &front);
+        running.stop().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_whose_target_ends_first() {
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (running, back, front) = start(&target, MANY);
+        for _ in 0..20 {
+            let client = TcpStream::connect(running.address(1).unwrap()).unwrap();
+            drop(target.accept().unwrap());
+            ends(client);
+        }
+        nothing_is_left(&back, &front);
+        running.stop().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_for_whom_there_is_no_room() {
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (running, back, front) = start(&target, 1);
+        let stays = TcpStream::connect(running.address(1).unwrap()).unwrap();
+        let behind = target.accept().unwrap();
+        for _ in 0..20 {
+            ends(TcpStream::connect(running.address(1).unwrap()).unwrap());
+        }
+        drop((stays, behind));
+        nothing_is_left(&back, &front);
         running.stop().unwrap();
     }
 }
