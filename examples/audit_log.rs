@@ -86,8 +86,8 @@ fn server(address: &str) -> anyport::Result<Engine> {
 }
 
 fn main() -> anyport::Result<()> {
-    println!("orders at 127.0.0.1:7003, one a line; the trail is audit.log");
-    server("127.0.0.1:7003")?.run()
+    println!("orders at 127.0.0.1:7008, one a line; the trail is audit.log");
+    server("127.0.0.1:7008")?.run()
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(1);
 
     fn orders_on(net: &SimNet) -> SimEngine {
-        server("10.0.0.1:7003").unwrap().simulate(net).unwrap()
+        server("10.0.0.1:7008").unwrap().simulate(net).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Names and scores in a file that is slow to read and to write, as a database is: no shard ever waits for it.
 //!
 //! `set NAME SCORE` and `get NAME` are lines; the answer comes when the file has been read or written. Run it, then:
-//! `nc 127.0.0.1 7003`. The file's calls stand for a driver of a real database, whose calls block as these do.
+//! `nc 127.0.0.1 7007`. The file's calls stand for a driver of a real database, whose calls block as these do.
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
@@ -74,8 +74,8 @@ fn database(address: &str, file: PathBuf) -> anyport::Result<Engine> {
 }
 
 fn main() -> anyport::Result<()> {
-    println!("listening on 127.0.0.1:7003; `set ann 12`, then `get ann`");
-    database("127.0.0.1:7003", std::env::temp_dir().join("anyport-scores.txt"))?.run()
+    println!("listening on 127.0.0.1:7007; `set ann 12`, then `get ann`");
+    database("127.0.0.1:7007", std::env::temp_dir().join("anyport-scores.txt"))?.run()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --example npcs
-//! nc 127.0.0.1 7003
+//! nc 127.0.0.1 7006
 //! ```
 
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn world(address: &str) -> anyport::Result<Engine> {
 }
 
 fn main() -> anyport::Result<()> {
-    world("0.0.0.0:7003")?.run()
+    world("0.0.0.0:7006")?.run()
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn creatures_walk_by_the_clock_and_whoever_is_silent_is_spoken_to() {
         let net = SimNet::new(1);
-        let mut engine = world("10.0.0.1:7003").unwrap().simulate(&net).unwrap();
+        let mut engine = world("10.0.0.1:7006").unwrap().simulate(&net).unwrap();
         let mut peer = net.connect(engine.address(0).unwrap()).unwrap();
         assert_eq!(engine.read_line(&mut peer, WALK_EVERY * 2), "rat 1,0; owl 2,1; ghost 0,3\n");
         assert_eq!(engine.ask(&mut peer, b"rat\n", b"\n", WALK_EVERY / 2), b"rat 1,0; owl 2,1; ghost 0,3\n");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example world
-//! nc 127.0.0.1 7002
+//! nc 127.0.0.1 7005
 //! ```
 //!
 //! `go 3 -1` moves you by that much, and everybody within sight reads it; `who` says who is there. The handler has
@@ -79,7 +79,7 @@ fn server(address: &str) -> Server<Lines> {
 }
 
 fn main() -> anyport::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7005".to_owned());
     Engine::new()?.serve(server(&address), |_| World::default())?.run()
 }
 

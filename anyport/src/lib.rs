@@ -121,6 +121,11 @@ pub use session::{Session, Shard};
 pub use signals::on_termination;
 pub use stop::Stop;
 
+/// The code of the page is compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sending.md")]
+struct Sending;
+
 /// What most handlers need.
 pub mod prelude {
     pub use crate::{
