@@ -24,6 +24,8 @@ const TAILS_KEPT: usize = if cfg!(guard_pages) { 0 } else { 4 << 10 };
 /// Shared messages up to this size are copied: that costs less than a piece of its own in the gathered send,
 /// and a queue of small ones holds no block for each.
 const SHARED_COPIED_BYTES: usize = CHUNK_BYTES;
+/// A part of an edition that is less than one in so many of its bytes is copied to stand behind others.
+const PART_OF_EDITION: usize = 4;
 /// Pieces for which a pooled batch keeps room.
 const PIECES_KEPT: usize = 64;
 
@@ -180,10 +182,12 @@ impl SendBatch {
     }
 
     /// Appends a part of an edition. To an empty batch it goes without a copy: that is the case of everyone who keeps
-    /// up. Behind others a small one is copied, as of [`append_shared`](Self::append_shared).
+    /// up. Behind others a small one is copied, as of [`append_shared`](Self::append_shared), and so is one that is little
+    /// of its edition: a part keeps the whole edition alive, and a queue of such would hold far more than it counts.
     pub fn append_part(&mut self, edition: &Edition, range: Range<usize>, pool: &mut ChunkPool) {
         debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
-        if self.len > 0 && range.len() <= SHARED_COPIED_BYTES {
+        let little = range.len() <= SHARED_COPIED_BYTES || range.len() < edition.len() / PART_OF_EDITION;
+        if self.len > 0 && little {
             self.append(range.len(), pool, |out| out.extend_from_slice(&edition[range]));
         } else if !range.is_empty() {
             self.len += range.len();
@@ -459,6 +463,19 @@ mod tests {
             at += step;
         }
         assert_eq!(batch.slices().count(), 0);
+    }
+
+    #[test]
+    fn a_queue_of_parts_keeps_no_more_than_four_times_its_bytes_alive() {
+        let mut pool = ChunkPool::new();
+        let mut batch = pool.take();
+        put(&mut batch, &mut pool, b"before");
+        let (little, whole) = (Edition::new(vec![1; 400_000]), Edition::new(vec![2; 40_000]));
+        batch.append_part(&little, 70_000..90_000, &mut pool);
+        batch.append_part(&whole, 0..10_000, &mut pool);
+        assert_eq!((Arc::strong_count(&little), Arc::strong_count(&whole)), (1, 2));
+        assert_eq!(joined(&batch), [b"before".to_vec(), vec![1; 20_000], vec![2; 10_000]].concat());
+        assert_eq!(pool.bytes_out(), batch.len());
     }
 
     #[test]

@@ -46,16 +46,17 @@ pub(crate) struct Log {
 impl Log {
     /// The bytes for all; the log has room for new ones then. The messages stay until [`clear`](Self::clear).
     pub(super) fn seal(&mut self) -> Edition {
-        let unused = self.spare.front().is_some_and(|oldest| Arc::strong_count(oldest) == 1);
-        let mut edition =
-            if unused { self.spare.pop_front().unwrap_or_default() } else { Edition::default() };
+        // The oldest is free, unless somebody does not read.
+        let unused = self.spare.iter().position(|edition| Arc::strong_count(edition) == 1);
+        let mut edition = unused.and_then(|at| self.spare.remove(at)).unwrap_or_default();
         let place = Arc::get_mut(&mut edition).expect("nobody else has an edition that is not used");
         std::mem::swap(place, &mut self.bytes);
         self.bytes.clear();
-        if self.bytes.capacity() > ROOM_KEPT_BYTES {
-            self.bytes = Vec::new();
-        }
-        if self.spare.len() < EDITIONS_KEPT {
+        if edition.capacity() <= ROOM_KEPT_BYTES {
+            if self.spare.len() == EDITIONS_KEPT {
+                // All are used: the oldest stays with who does not read it, and is not waited for.
+                self.spare.pop_front();
+            }
             self.spare.push_back(Arc::clone(&edition));
         }
         edition
@@ -74,4 +75,35 @@ pub(crate) struct EditionOf {
     pub(super) groups: Vec<Arc<Shared>>,
     /// In the order of the log; each names its group by the place in `groups`.
     pub(super) messages: Vec<Message>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seals an edition of so many bytes. Gives it and where its bytes lie.
+    fn seal(log: &mut Log, bytes: usize) -> (Edition, *const u8) {
+        log.bytes.resize(bytes, 1);
+        let edition = log.seal();
+        let at = edition.as_ptr();
+        (edition, at)
+    }
+
+    #[test]
+    fn who_does_not_read_keeps_no_other_edition_from_being_used_again() {
+        let mut log = Log::default();
+        let stuck: Vec<_> = (0..2 * EDITIONS_KEPT).map(|_| seal(&mut log, 1_000)).collect();
+        let used: Vec<_> = (0..6).map(|_| seal(&mut log, 1_000).1).collect();
+        assert!(used[2..].iter().all(|at| used[..2].contains(at)), "{used:?}");
+        assert!(stuck.iter().all(|(edition, at)| !used.contains(at) && edition.len() == 1_000));
+    }
+
+    #[test]
+    fn large_editions_go_with_their_last_reader() {
+        let mut log = Log::default();
+        let (large, _) = seal(&mut log, ROOM_KEPT_BYTES + 1);
+        assert_eq!((Arc::strong_count(&large), log.spare.len()), (1, 0));
+        let (small, _) = seal(&mut log, ROOM_KEPT_BYTES / 2);
+        assert_eq!((Arc::strong_count(&small), log.spare.len()), (2, 1));
+    }
 }
