@@ -108,13 +108,22 @@ impl<H: Handler> GroupTable<H> {
         self.groups[place as usize].as_mut().expect("a place in use has its group")
     }
 
+    /// A place of another service's group is of this service's table no more than the group is.
+    fn assert_ours(&self, group: &Group) {
+        assert!(group.shared.is_of(&self.registry), "group `{}` is of another service", group.name());
+    }
+
+    /// The place in the table of a group that may be another service's.
+    fn find(&self, group: &Group, shard: usize) -> Option<u32> {
+        if group.shared.is_of(&self.registry) { group.shared.place(shard) } else { None }
+    }
+
     /// Its place in the table; made if it has none.
     fn place(&mut self, group: &Group, shard: usize) -> u32 {
         let of_all = &group.shared;
         if let Some(place) = of_all.place(shard) {
             return place;
         }
-        assert!(of_all.is_of(&self.registry), "group `{}` is of another service", of_all.name);
         let local = LocalGroup {
             shared: Arc::clone(of_all),
             members: Vec::new(),
@@ -146,6 +155,7 @@ impl<H: Handler> GroupTable<H> {
 impl<H: Handler> Local<H> {
     /// False if it is in it already, or is ending.
     pub(crate) fn join(&mut self, key: SlabKey, group: &Group) -> bool {
+        self.groups.assert_ours(group);
         let shard = self.shard as usize;
         let slot = self.sessions.get_mut(key).expect("a session's view does not outlive its slot");
         if !slot.connection.is_open() {
@@ -166,7 +176,7 @@ impl<H: Handler> Local<H> {
 
     /// False if it was not in it. What was published before is still sent to it.
     pub(crate) fn leave(&mut self, key: SlabKey, group: &Group) -> bool {
-        let Some(place) = group.shared.place(self.shard as usize) else { return false };
+        let Some(place) = self.groups.find(group, self.shard as usize) else { return false };
         let slot = self.slot(key);
         let Some(at) = slot.memberships.as_ref().and_then(|memberships| memberships.position(place)) else {
             return false;
@@ -214,7 +224,7 @@ impl<H: Handler> Local<H> {
 
     /// True if the session is in the group.
     pub(crate) fn is_in(&self, key: SlabKey, group: &Group) -> bool {
-        let place = group.shared.place(self.shard as usize);
+        let place = self.groups.find(group, self.shard as usize);
         let slot = self.sessions.get(key);
         let memberships = slot.and_then(|slot| slot.memberships.as_ref());
         memberships.zip(place).is_some_and(|(memberships, place)| memberships.position(place).is_some())
@@ -222,7 +232,7 @@ impl<H: Handler> Local<H> {
 
     /// The members of a group that are on this shard.
     pub(crate) fn members_here(&self, group: &Group) -> Vec<SlabKey> {
-        let place = group.shared.place(self.shard as usize);
+        let place = self.groups.find(group, self.shard as usize);
         place.map_or_else(Vec::new, |place| self.groups.local(place).members.clone())
     }
 
@@ -236,6 +246,7 @@ impl<H: Handler> Local<H> {
         overflow: Overflow,
         except: Option<SessionId>,
     ) -> Reach {
+        self.groups.assert_ours(group);
         let shard = self.shard as usize;
         let size = match self.groups.encoder.encoded_size(frame) {
             Ok(size) => size,

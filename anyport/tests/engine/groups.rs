@@ -2,9 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
-use anyport::{
-    CloseReason, DriverChoice, Frame, Handler, Limits, Lines, Overflow, SendMarks, Sent, Session, Shard,
-};
+use anyport::{CloseReason, DriverChoice, Frame, Handler, Limits, Lines, Overflow, SendMarks, Sent, Session};
 
 use crate::support::{Bed, Event, Events, Peer};
 
@@ -193,32 +191,52 @@ fn a_group_of_another_service_is_a_mistake_that_says_so() {
     impl Handler for Other {
         type State = ();
         type Codec = Lines;
-        fn on_start(&mut self, _shard: &mut Shard<Self>) {}
         fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+            // Both services have a group at the same place of their tables.
+            let group = session.shard().group(std::str::from_utf8(&frame).unwrap());
+            assert!(session.join(&group));
             session.send_frame(frame);
         }
     }
-    let (tell, told) = std::sync::mpsc::channel();
     let mut engine = anyport::Engine::new().unwrap().shards(1).unwrap();
     let server = || anyport::Server::bind("127.0.0.1:0", Lines::default());
     let first = engine.add_server(server(), |_| Other).unwrap();
     let second = engine.add_server(server(), |_| Other).unwrap();
     let running = engine.start().unwrap();
+    let mut peers = [0, 1].map(|service| Peer::connect(running.address(service).unwrap()));
+    for peer in &mut peers {
+        peer.send(b"mine\n");
+        peer.expect(b"mine\n");
+    }
+    let (tell, told) = std::sync::mpsc::channel();
     first.post_to_shard(0, move |_, shard| tell.send(shard.group("mine")).unwrap()).unwrap();
     let group = told.recv_timeout(crate::support::PATIENCE).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
-    let mut peer = Peer::connect(running.address(1).unwrap());
-    peer.send(b"hello\n");
-    peer.expect(b"hello\n");
     let posted = second.post_to_shard(0, move |_, shard| {
-        shard.for_each(|session| {
-            let join = std::panic::AssertUnwindSafe(|| session.join(&group));
-            let panic = std::panic::catch_unwind(join).expect_err("it was taken in");
+        let panic = |call: &mut dyn FnMut()| {
+            let call = std::panic::AssertUnwindSafe(call);
+            let panic = std::panic::catch_unwind(call).expect_err("it was taken");
             tell.send(panic.downcast_ref::<String>().cloned()).unwrap();
+        };
+        panic(&mut || {
+            let _ = shard.publish(&group, Frame { kind: 0, body: b"for the others" });
+        });
+        shard.for_each_member(&group, |_| panic!("it has no members in this service"));
+        shard.for_each(|session| {
+            panic(&mut || {
+                let _ = session.join(&group);
+            });
+            assert!(!session.is_in(&group) && !session.leave(&group));
+            assert_eq!(session.groups().len(), 1);
+            session.send(b"ours");
         });
     });
     posted.unwrap();
-    let text = told.recv_timeout(crate::support::PATIENCE).unwrap().expect("it says something");
-    assert!(text.contains("group `mine` is of another service"), "{text}");
+    for _ in 0..2 {
+        let text = told.recv_timeout(crate::support::PATIENCE).unwrap().expect("it says something");
+        assert!(text.contains("group `mine` is of another service"), "{text}");
+    }
+    peers[1].expect(b"ours\n");
+    assert_eq!(first.groups()[0].published, 0);
     running.stop().unwrap();
 }
