@@ -211,6 +211,11 @@ impl Connection {
         self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len()) - dead
     }
 
+    /// Of them, those that the system was not given yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.queued_bytes() - self.in_flight_bytes
+    }
+
     /// Messages that it was not sent.
     pub fn losses(&self) -> Losses {
         self.extras.as_ref().map_or_else(Losses::default, |extras| extras.loose.losses)

@@ -44,6 +44,8 @@ struct LocalGroup {
     members: Vec<SlabKey>,
     /// Its messages in the log.
     in_log: Vec<u32>,
+    /// With messages in the log: its place among the groups that have some.
+    in_dirty: u32,
     /// The message in the log that has a key's newest value.
     keys: HashMap<u64, u32>,
 }
@@ -128,6 +130,7 @@ impl<H: Handler> GroupTable<H> {
             shared: Arc::clone(of_all),
             members: Vec::new(),
             in_log: Vec::new(),
+            in_dirty: 0,
             keys: HashMap::new(),
         };
         let place = self.free.pop().unwrap_or_else(|| {
@@ -275,6 +278,7 @@ impl<H: Handler> Local<H> {
             log.messages[older as usize].dead = true;
         }
         if local.in_log.is_empty() {
+            local.in_dirty = dirty.len() as u32;
             dirty.push(place);
         }
         local.in_log.push(number);
@@ -328,11 +332,12 @@ impl<H: Handler> Local<H> {
         let local = self.groups.groups[place as usize].take().expect("a dirty group has its place");
         let mut tally = Tally::default();
         let mut several = std::mem::take(&mut self.groups.several);
-        let log = std::mem::take(&mut self.groups.log.messages);
-        self.make_room_for(&local, local.in_log.iter().map(|&number| &log[number as usize]));
-        self.groups.log.messages = log;
-        let (turn, messages) = (self.groups.log.turn, &self.groups.log.messages);
+        let messages = std::mem::take(&mut self.groups.log.messages);
+        let turn = self.groups.log.turn;
+        let mut each =
+            self.make_room_for(&local, local.in_log.iter().map(|&number| &messages[number as usize]));
         for &key in &local.members {
+            self.make_room_for_next(&mut each);
             let slot = self.sessions.get_mut(key).expect("a member has its slot");
             let memberships = slot.memberships.as_ref().expect("a member is in a group");
             if memberships.list.len() > 1 {
@@ -350,6 +355,7 @@ impl<H: Handler> Local<H> {
             }
         }
         tally.count(&local.shared, self.shard as usize, &mut self.counters);
+        self.groups.log.messages = messages;
         self.groups.groups[place as usize] = Some(local);
         for key in several.drain(..) {
             self.deliver_in_order(key, Bytes::Edition(edition));
@@ -375,17 +381,27 @@ impl<H: Handler> Local<H> {
         if planted(Bug::GroupsOutOfOrder) {
             numbers.reverse();
         }
-        for &number in &*numbers {
-            let message = &log.messages[number as usize];
+        if numbers.is_empty() {
+            return;
+        }
+        // Without budgets there is nothing to add up.
+        if self.pool.allowance() < usize::MAX {
+            let size = numbers.iter().map(|&number| log.messages[number as usize].range().len()).sum();
+            let spared = slot.connection.queued_bytes() + size;
+            self.ensure_allowance(size, spared);
+        }
+        let GroupTable { groups, log, numbers, .. } = &self.groups;
+        let slot = self.sessions.get_mut(key).expect("it was just seen");
+        let message = |&number: &u32| &log.messages[number as usize];
+        for of_group in numbers.chunk_by(|one, other| message(one).group == message(other).group) {
             let mut tally = Tally::default();
             let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
-            to.deliver(slot, &bytes, std::iter::once(message));
-            let local = groups[message.group as usize].as_ref().expect("a dirty group has its place");
+            to.deliver(slot, &bytes, of_group.iter().map(message));
+            let group = message(&of_group[0]).group;
+            let local = groups[group as usize].as_ref().expect("a dirty group has its place");
             tally.count(&local.shared, self.shard as usize, &mut self.counters);
         }
-        if !numbers.is_empty() {
-            self.mark(key);
-        }
+        self.mark(key);
     }
 
     // ---- other shards ----
@@ -409,8 +425,7 @@ impl<H: Handler> Local<H> {
         let groups = dirty.iter().map(|&place| Arc::clone(&self.groups.local(place).shared)).collect();
         let mut messages = self.groups.log.messages.clone();
         for message in &mut messages {
-            let at = dirty.iter().position(|&place| place == message.group);
-            message.group = at.expect("a group with a message is dirty") as u32;
+            message.group = self.groups.local(message.group).in_dirty;
         }
         EditionOf { edition: Arc::clone(edition), groups, messages }
     }
@@ -430,8 +445,9 @@ impl<H: Handler> Local<H> {
     fn take_run(&mut self, place: u32, edition: &Edition, run: &[Message]) {
         let local = self.groups.groups[place as usize].take().expect("a place in use has its group");
         let mut tally = Tally::default();
-        self.make_room_for(&local, run.iter());
+        let mut each = self.make_room_for(&local, run.iter());
         for &key in &local.members {
+            self.make_room_for_next(&mut each);
             let slot = self.sessions.get_mut(key).expect("a member has its slot");
             let id = SessionId::new(self.shard, self.service, key);
             let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
@@ -444,12 +460,26 @@ impl<H: Handler> Local<H> {
         self.groups.groups[place as usize] = Some(local);
     }
 
-    /// Sees to it that the budgets allow for these messages at every member of their group.
-    fn make_room_for<'m>(&mut self, local: &LocalGroup, messages: impl Iterator<Item = &'m Message>) {
+    /// Asks the budgets for room for these messages at every member of their group. If there is not so much, gives what
+    /// each member needs: they are asked one by one then, so that as many get them as there is room for.
+    fn make_room_for<'m>(
+        &mut self,
+        local: &LocalGroup,
+        messages: impl Iterator<Item = &'m Message>,
+    ) -> usize {
         // Without budgets there is nothing to add up.
-        if self.pool.allowance() < usize::MAX {
-            let bytes: usize = messages.map(|message| message.range().len()).sum();
-            self.ensure_allowance(bytes.saturating_mul(local.members.len()), bytes);
+        if self.pool.allowance() == usize::MAX {
+            return 0;
+        }
+        let each: usize = messages.map(|message| message.range().len()).sum();
+        if self.has_allowance(each.saturating_mul(local.members.len())) { 0 } else { each }
+    }
+
+    #[inline]
+    fn make_room_for_next(&mut self, each: &mut usize) {
+        // Who holds less than that is not closed for it: what there is not for one, there is for none behind it.
+        if *each > 0 && !self.ensure_allowance(*each, *each) {
+            *each = 0;
         }
     }
 }
@@ -536,6 +566,7 @@ impl Delivery<'_> {
         messages: impl Iterator<Item = &'m Message>,
     ) {
         let Self { id, pool, marks, tally } = self;
+        let allowed = pool.allowance().saturating_sub(pool.bytes_out());
         let mut queue = |slot: &mut Slot<H>, range: Range<usize>, overflow: Overflow, count: u64| {
             match queue(&mut slot.connection, bytes, range, overflow, marks, pool) {
                 Sent::Queued => {
@@ -553,9 +584,9 @@ impl Delivery<'_> {
             }
         };
         let before = slot.connection.losses();
-        // Who has nothing queued is sent all of it at once, and loses nothing.
+        // Who has nothing queued is sent all of it at once, and loses nothing that the budgets allow for.
         let mut room = match bytes {
-            Bytes::Edition(_) if slot.connection.queued_bytes() == 0 => marks.high_water_bytes,
+            Bytes::Edition(_) if slot.connection.queued_bytes() == 0 => marks.high_water_bytes.min(allowed),
             _ => 0,
         };
         let (mut run, mut in_run) = (0..0, 0);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyport_core::{ChunkPool, CloseReason, Limits, SessionId, Slab, SlabKey, TimerWheel, wheel};
+use anyport_core::{ChunkPool, CloseReason, Limits, SessionId, Slab, SlabKey, State, TimerWheel, wheel};
 
 use super::{
     slot::Slot,
@@ -141,34 +141,66 @@ impl<H: Handler> Local<H> {
     }
 
     /// Sees to it that `bytes` more may be queued: takes them from the budgets; and if those are used up, closes the
-    /// sessions whose peers read least, as long as they hold more than `spared` bytes each.
+    /// sessions whose peers read least, as long as they hold more than `spared` bytes each. False if that is not enough.
     #[inline]
-    pub(crate) fn ensure_allowance(&mut self, bytes: usize, spared: usize) {
-        if self.pool.bytes_out().saturating_add(bytes) > self.pool.allowance() {
-            self.raise_allowance(bytes, spared);
-        }
+    pub(crate) fn ensure_allowance(&mut self, bytes: usize, spared: usize) -> bool {
+        self.pool.bytes_out().saturating_add(bytes) <= self.pool.allowance()
+            || self.raise_allowance(bytes, spared)
+    }
+
+    /// As [`ensure_allowance`](Self::ensure_allowance), at nobody's cost.
+    pub(crate) fn has_allowance(&mut self, bytes: usize) -> bool {
+        self.pool.bytes_out().saturating_add(bytes) <= self.pool.allowance() || self.try_raise(bytes)
     }
 
     #[cold]
-    fn raise_allowance(&mut self, bytes: usize, spared: usize) {
+    fn raise_allowance(&mut self, bytes: usize, spared: usize) -> bool {
         if self.try_raise(bytes) {
-            return;
+            return true;
         }
-        let queued = |(key, slot): (SlabKey, &Slot<H>)| {
-            slot.connection.is_open().then(|| (slot.connection.queued_bytes(), key))
+        let short = self.purse.short_of(self.pool.bytes_out().saturating_add(bytes));
+        // What the system has comes back later, when the socket has closed; what waits behind it is free at once.
+        let waiting = |(key, slot): (SlabKey, &Slot<H>)| {
+            let connection = &slot.connection;
+            let fat = connection.is_open() && connection.queued_bytes() > spared;
+            fat.then(|| (connection.waiting_bytes(), connection.queued_bytes(), key))
         };
-        let mut fattest: Vec<_> =
-            self.sessions.iter().filter_map(queued).filter(|&(queued, _)| queued > spared).collect();
-        fattest.sort_unstable_by_key(|&(queued, _)| std::cmp::Reverse(queued));
-        for (_, key) in fattest {
-            let Self { sessions, pool, .. } = &mut *self;
-            let slot = sessions.get_mut(key).expect("it was just seen");
-            slot.connection.shed(CloseReason::SendBudget, pool);
-            self.mark(key);
+        let mut fattest: Vec<_> = self.sessions.iter().filter_map(waiting).collect();
+        if fattest.iter().map(|(waiting, ..)| waiting).sum::<usize>() < short {
+            self.shed_for_later(
+                short,
+                fattest.iter().max_by_key(|(_, queued, _)| queued).map(|(.., key)| *key),
+            );
+            return false;
+        }
+        fattest.sort_unstable_by_key(|&(waiting, ..)| std::cmp::Reverse(waiting));
+        for (.., key) in fattest {
+            self.shed(key);
             if self.try_raise(bytes) {
-                return;
+                return true;
             }
         }
+        false
+    }
+
+    /// Closing sessions gives no room now. Closes one, so that those who come later have some; unless what others that
+    /// close still hold is enough for them.
+    fn shed_for_later(&mut self, short: usize, fattest: Option<SlabKey>) {
+        let closing = |slot: &Slot<H>| slot.connection.state() == State::Closing;
+        let closing = self.sessions.iter().filter(|(_, slot)| closing(slot));
+        let coming: usize = closing.map(|(_, slot)| slot.connection.queued_bytes()).sum();
+        if coming < short
+            && let Some(key) = fattest
+        {
+            self.shed(key);
+        }
+    }
+
+    fn shed(&mut self, key: SlabKey) {
+        let Self { sessions, pool, .. } = &mut *self;
+        let slot = sessions.get_mut(key).expect("it was just seen");
+        slot.connection.shed(CloseReason::SendBudget, pool);
+        self.mark(key);
     }
 
     /// Takes what is missing from the budgets.

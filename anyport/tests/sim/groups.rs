@@ -11,7 +11,7 @@ use anyport::{
 use crate::bed::{ADDRESS, SOON};
 
 /// Obeys lines, several commands to a line, parted by semicolons: all of a line happen in one turn.
-struct Rooms;
+pub(crate) struct Rooms;
 
 impl Rooms {
     fn obey(session: &mut Session<Self>, command: &str) {
@@ -60,29 +60,29 @@ impl Handler for Rooms {
     }
 }
 
-struct Bed {
-    engine: SimEngine,
-    remote: Remote<Rooms>,
+pub(crate) struct Bed {
+    pub(crate) engine: SimEngine,
+    pub(crate) remote: Remote<Rooms>,
 }
 
 impl Bed {
-    fn new(shards: usize, net: &SimNet, limits: Limits) -> Self {
+    pub(crate) fn new(shards: usize, net: &SimNet, limits: Limits) -> Self {
         let mut engine = Engine::new().unwrap().shards(shards).unwrap().spread(Spread::HandOver);
         let server = Server::bind(ADDRESS, Lines::new(100_000)).limits(limits);
         let remote = engine.add_server(server, |_| Rooms).unwrap();
         Self { engine: engine.simulate(net).unwrap(), remote }
     }
 
-    fn peer(&mut self) -> SimPeer {
+    pub(crate) fn peer(&mut self) -> SimPeer {
         self.engine.net().connect(ADDRESS.parse().unwrap()).unwrap()
     }
 
-    fn say(&mut self, peer: &mut SimPeer, line: &str) {
+    pub(crate) fn say(&mut self, peer: &mut SimPeer, line: &str) {
         self.engine.write(peer, format!("{line}\n").as_bytes(), SOON);
     }
 
     /// What has arrived at a peer, line by line, when nothing moves any more.
-    fn lines(&mut self, peer: &mut SimPeer) -> Vec<String> {
+    pub(crate) fn lines(&mut self, peer: &mut SimPeer) -> Vec<String> {
         let mut read = Vec::new();
         self.engine.run_until(SOON, |_| {
             peer.read(&mut read);
@@ -91,16 +91,16 @@ impl Bed {
         String::from_utf8(read).unwrap().lines().map(str::to_owned).collect()
     }
 
-    fn info(&self, name: &str) -> GroupInfo {
+    pub(crate) fn info(&self, name: &str) -> GroupInfo {
         let infos = self.remote.groups();
         infos.into_iter().find(|info| info.name == name).expect("the group has members")
     }
 
-    fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.engine.counters(0)
     }
 
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.engine.check().unwrap();
         self.engine.stop().unwrap();
         assert!(self.remote.groups().is_empty(), "groups outlive their members: {:?}", self.remote.groups());

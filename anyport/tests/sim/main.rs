@@ -9,6 +9,7 @@ mod clients;
 mod ends;
 mod files;
 mod found;
+mod group_budgets;
 mod groups;
 mod limits;
 mod logic;
