@@ -63,8 +63,11 @@ fn a_peers_address_is_that_of_its_socket(driver: DriverChoice) {
 
 on_every_driver! {
     an_ipv6_server_takes_ipv4_unless_it_is_told_not_to
-    options_outside_their_range_are_named
     a_peers_address_is_that_of_its_socket
+}
+
+on_every_driver_once! {
+    options_outside_their_range_are_named
 }
 
 #[cfg(windows)]
@@ -226,7 +229,10 @@ mod unix {
     on_every_driver! {
         shards_share_a_path_evenly_and_the_file_goes_with_the_server
         a_live_servers_path_is_not_taken_and_a_dead_ones_is
-        sharing_a_path_by_the_system_is_an_error
         a_client_reaches_a_server_at_a_path
+    }
+
+    on_every_driver_once! {
+        sharing_a_path_by_the_system_is_an_error
     }
 }

@@ -20,41 +20,20 @@ on_every_driver! {
     rotation_loses_no_record_and_repeats_none
     a_sync_and_a_rotation_that_were_asked_for_are_told
     a_file_that_cannot_be_opened_is_told_once_and_refuses
+    #[cfg(target_os = "linux")]
+    a_full_disk_is_told_once_and_disturbs_nobody
     records_above_the_bound_are_refused_and_counted
     a_file_that_closed_names_nothing
+}
+
+on_every_driver_once! {
     records_of_many_threads_do_not_mix
     a_log_file_closes_with_its_last_clone
     a_log_file_rotates_between_records
     a_log_file_that_cannot_be_opened_says_what_to_do
+    #[cfg(target_os = "linux")]
+    a_log_file_on_a_full_disk_says_so_and_stays_harmless
     what_a_killed_process_leaves_is_a_prefix
-}
-
-#[cfg(target_os = "linux")]
-mod full_disk {
-    mod io_uring {
-        #[test]
-        fn a_full_disk_is_told_once_and_disturbs_nobody() {
-            super::super::a_full_disk_is_told_once_and_disturbs_nobody(anyport::DriverChoice::IoUring);
-        }
-        #[test]
-        fn a_log_file_on_a_full_disk_says_so_and_stays_harmless() {
-            super::super::a_log_file_on_a_full_disk_says_so_and_stays_harmless(
-                anyport::DriverChoice::IoUring,
-            );
-        }
-    }
-    mod readiness {
-        #[test]
-        fn a_full_disk_is_told_once_and_disturbs_nobody() {
-            super::super::a_full_disk_is_told_once_and_disturbs_nobody(anyport::DriverChoice::Readiness);
-        }
-        #[test]
-        fn a_log_file_on_a_full_disk_says_so_and_stays_harmless() {
-            super::super::a_log_file_on_a_full_disk_says_so_and_stays_harmless(
-                anyport::DriverChoice::Readiness,
-            );
-        }
-    }
 }
 
 /// Writes down what it is told, and obeys `!sync`, `!rotate`, `!close` and `!open`.
@@ -424,7 +403,7 @@ fn what_a_killed_process_leaves_is_a_prefix(driver: DriverChoice) {
         DriverChoice::Readiness => "readiness",
         _ => "iocp",
     };
-    let case = format!("files::{module}::what_a_killed_process_leaves_is_a_prefix");
+    let case = format!("files::once::{module}::what_a_killed_process_leaves_is_a_prefix");
     let folder = Folder::new();
     for kill in 0..KILLS {
         let path = folder.file(&format!("{kill}.log"));

@@ -7,7 +7,7 @@ use anyport::{
     SendMarks, Sent, Server, Session, SizeKind,
 };
 
-use crate::support::{Bed, Echo, Event, Events, pattern};
+use crate::support::{Bed, Echo, Event, Events, pattern, placed};
 
 on_every_driver! {
     one_session_too_many_is_closed_and_counted
@@ -264,7 +264,7 @@ fn a_port_in_use_is_told(driver: DriverChoice) {
     let bed = Bed::start(driver, 2, Raw, Limits::default(), make.clone());
     for shards in [1, 2] {
         let engine = Engine::new().unwrap().shards(shards).unwrap().driver(driver);
-        let server = Server::bind(bed.address().to_string(), Raw);
+        let server = Server::bind(bed.address().to_string(), Raw).placement(placed(shards));
         let error = engine.serve(server, make.clone()).unwrap().start().unwrap_err();
         assert!(matches!(error, Error::Listen { .. }), "{error}");
         let text = error.to_string();

@@ -13,7 +13,7 @@ use anyport::{
 
 use crate::support::{Echo, Event, Events, PATIENCE, Peer};
 
-on_every_driver! {
+on_every_driver_once! {
     order_is_kept_with_four_shards_and_two_threads
     one_thread_has_the_sessions_of_all_shards
     connections_are_dealt_to_the_threads_in_turn

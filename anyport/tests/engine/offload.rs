@@ -31,6 +31,9 @@ on_every_driver! {
     a_drain_does_not_wait_longer_than_its_deadline
     what_ends_a_session_may_still_be_saved
     an_engine_that_offloads_nothing_has_no_pool
+}
+
+on_every_driver_once! {
     a_pool_of_wrong_sizes_is_refused
 }
 

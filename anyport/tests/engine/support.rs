@@ -29,7 +29,17 @@ const SHARDS_BELOW_LOGIC: usize = 2;
 
 /// Runs a case with its handlers on as many logic threads as it asks for shards: those of a [`Bed`], and who is [`placed`].
 pub(crate) fn in_logic(case: impl FnOnce()) {
+    /// The thread may run a case on the shards next.
+    struct Back;
+
+    impl Drop for Back {
+        fn drop(&mut self) {
+            IN_LOGIC.set(false);
+        }
+    }
+
     IN_LOGIC.set(true);
+    let _back = Back;
     case();
 }
 
@@ -40,36 +50,56 @@ pub(crate) fn placed(threads: usize) -> Placement {
 
 /// Runs a case once for each driver, in each placement.
 macro_rules! on_every_driver {
-    ($($case:ident)*) => {
+    ($($(#[$only:meta])* $case:ident)*) => {
         #[cfg(target_os = "linux")]
         mod io_uring {
-            $(#[test] fn $case() { super::$case(anyport::DriverChoice::IoUring); })*
+            $($(#[$only])* #[test] fn $case() { super::$case(anyport::DriverChoice::IoUring); })*
         }
         #[cfg(target_os = "linux")]
         mod io_uring_logic {
-            $(#[test] fn $case() {
+            $($(#[$only])* #[test] fn $case() {
                 crate::support::in_logic(|| super::$case(anyport::DriverChoice::IoUring));
             })*
         }
         #[cfg(unix)]
         mod readiness {
-            $(#[test] fn $case() { super::$case(anyport::DriverChoice::Readiness); })*
+            $($(#[$only])* #[test] fn $case() { super::$case(anyport::DriverChoice::Readiness); })*
         }
         #[cfg(unix)]
         mod readiness_logic {
-            $(#[test] fn $case() {
+            $($(#[$only])* #[test] fn $case() {
                 crate::support::in_logic(|| super::$case(anyport::DriverChoice::Readiness));
             })*
         }
         #[cfg(windows)]
         mod iocp {
-            $(#[test] fn $case() { super::$case(anyport::DriverChoice::Iocp); })*
+            $($(#[$only])* #[test] fn $case() { super::$case(anyport::DriverChoice::Iocp); })*
         }
         #[cfg(windows)]
         mod iocp_logic {
-            $(#[test] fn $case() {
+            $($(#[$only])* #[test] fn $case() {
                 crate::support::in_logic(|| super::$case(anyport::DriverChoice::Iocp));
             })*
+        }
+    };
+}
+
+/// Runs a case once for each driver: one that has no handlers, or says itself where they are.
+macro_rules! on_every_driver_once {
+    ($($(#[$only:meta])* $case:ident)*) => {
+        mod once {
+            #[cfg(target_os = "linux")]
+            mod io_uring {
+                $($(#[$only])* #[test] fn $case() { super::super::$case(anyport::DriverChoice::IoUring); })*
+            }
+            #[cfg(unix)]
+            mod readiness {
+                $($(#[$only])* #[test] fn $case() { super::super::$case(anyport::DriverChoice::Readiness); })*
+            }
+            #[cfg(windows)]
+            mod iocp {
+                $($(#[$only])* #[test] fn $case() { super::super::$case(anyport::DriverChoice::Iocp); })*
+            }
         }
     };
 }
@@ -278,4 +308,12 @@ impl<C: Codec> Handler for Echo<C> {
     fn on_close(&mut self, _session: &mut anyport::Session<Self>, reason: CloseReason) {
         let _ = self.tell.send(Event::Close(reason));
     }
+}
+
+#[test]
+fn a_thread_is_back_on_the_shards_after_a_case_in_logic() {
+    in_logic(|| assert_eq!(placed(3), Placement::Logic { threads: 3 }));
+    assert_eq!(placed(3), Placement::Shard);
+    let failed = std::panic::catch_unwind(|| in_logic(|| panic!("as the test asked")));
+    assert!(failed.is_err() && placed(3) == Placement::Shard);
 }
