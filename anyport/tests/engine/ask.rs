@@ -5,11 +5,12 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyport::{AskError, CloseReason, DriverChoice, Frame, Handler, Limits, Raw, Session, SessionId};
@@ -71,24 +72,44 @@ fn a_session_answers_whoever_waits(driver: DriverChoice) {
     bed.running.stop().unwrap();
 }
 
-/// Unparks the thread that polls.
-struct Unparks(Thread);
+/// Unparks the thread that polls, and tells it that it did.
+struct Unparks {
+    thread: Thread,
+    woken: AtomicBool,
+}
 
-impl Wake for Unparks {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
+impl Unparks {
+    fn here() -> Arc<Self> {
+        Arc::new(Self { thread: thread::current(), woken: AtomicBool::new(false) })
     }
 }
 
-/// The smallest executor: it polls when it is woken, and at no other time.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unparks(thread::current())));
-    let mut future = pin!(future);
+impl Wake for Unparks {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// The smallest executor: it polls when it is woken, and at no other time. Calls `pends` after a first poll that found
+/// nothing.
+fn block_on<F: Future>(future: F, pends: impl FnOnce()) -> F::Output {
+    let unparks = Unparks::here();
+    let waker = Waker::from(Arc::clone(&unparks));
+    let (mut future, mut pends) = (pin!(future), Some(pends));
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        thread::park_timeout(PATIENCE);
+        if let Some(pends) = pends.take() {
+            pends();
+        }
+        let since = Instant::now();
+        // A thread may wake for no reason.
+        while !unparks.woken.swap(false, Ordering::SeqCst) {
+            assert!(since.elapsed() < PATIENCE, "nobody woke it");
+            thread::park_timeout(PATIENCE);
+        }
     }
 }
 
@@ -96,16 +117,23 @@ fn answers_are_futures(driver: DriverChoice) {
     let (bed, ids) = bed(driver, 3, Limits::default());
     let _peer = bed.peer();
     let id = ids.recv_timeout(PATIENCE).unwrap();
-    let remote = bed.remote.clone();
-    let (answer, all) = block_on(async move {
-        let answer = remote.ask(id, |_, session| session.id()).await;
-        (answer, remote.ask_all(|_, shard| shard.index()).await)
-    });
+    // No answer is there at once.
+    let hold = |shard| {
+        let (release, released) = channel::<()>();
+        bed.remote.post_to_shard(shard, move |_, _| assert!(released.recv().is_err())).unwrap();
+        release
+    };
+    let (held, remote) = (hold(id.shard().into()), bed.remote.clone());
+    let answer = block_on(async move { remote.ask(id, |_, session| session.id()).await }, || drop(held));
+    let (held, all) = (hold(1), bed.remote.ask_all(|_, shard| shard.index()));
+    let mut release = Some(held);
+    let all = block_on(all, || drop(release.take()));
     assert_eq!((answer, all), (Ok(id), Ok(vec![0, 1, 2])));
+    assert!(release.is_none(), "nobody had to wait");
     // A task that gives up before the answer is there.
     let (release, released) = channel::<()>();
     let mut answer = bed.remote.ask_shard(0, move |_, _| released.recv().is_err());
-    let waker = Waker::from(Arc::new(Unparks(thread::current())));
+    let waker = Waker::from(Unparks::here());
     assert!(Pin::new(&mut answer).poll(&mut Context::from_waker(&waker)).is_pending());
     drop(answer);
     drop(release);
@@ -205,5 +233,5 @@ fn an_engine_that_has_ended_answers_nothing(driver: DriverChoice) {
     bed.running.join().unwrap();
     assert_eq!(bed.remote.ask(id, |_, _| ()).wait(), Err(AskError::Ended));
     assert_eq!(bed.remote.ask_all(|_, _| ()).wait(), Err(AskError::Ended));
-    assert_eq!(block_on(bed.remote.sessions()), Err(AskError::Ended));
+    assert_eq!(block_on(bed.remote.sessions(), || panic!("it waits")), Err(AskError::Ended));
 }
