@@ -11,7 +11,7 @@ use anyport::{
     Handler, Limits, Lines, Reconnect, Remote, Running, Session, Shard,
 };
 
-use crate::support::{PATIENCE, Peer, placed};
+use crate::support::{Nobody, PATIENCE, Peer, placed};
 
 /// Short waits: what is awaited is the event.
 const BACKOFF: Backoff = Backoff {
@@ -107,9 +107,8 @@ fn a_lost_connection_comes_back_until_it_is_told_not_to(driver: DriverChoice) {
 }
 
 fn who_finds_nobody_tries_again_until_somebody_listens(driver: DriverChoice) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let nobody = Nobody::new();
+    let address = nobody.address();
     let client = Client::to(address.to_string(), Lines::default()).reconnect(BACKOFF).connections(2);
     let (running, remote, told) = start(driver, client);
     for _ in 0..6 {
@@ -117,7 +116,7 @@ fn who_finds_nobody_tries_again_until_somebody_listens(driver: DriverChoice) {
         assert_eq!((failure.to, failure.fault.kind), (address.into(), FaultKind::Refused));
         assert!(failure.next.is_some_and(|next| next >= BACKOFF.first && next <= BACKOFF.cap));
     }
-    let listener = TcpListener::bind(address).unwrap();
+    let listener = nobody.listen();
     remote.reconnect_now().unwrap();
     let _peers = (accept(&listener), accept(&listener));
     let mut open = Vec::new();
@@ -132,9 +131,8 @@ fn who_finds_nobody_tries_again_until_somebody_listens(driver: DriverChoice) {
 }
 
 fn a_stop_does_not_wait_for_who_waits(driver: DriverChoice) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let nobody = Nobody::new();
+    let address = nobody.address().to_string();
     let hour = Duration::from_hours(1);
     let backoff = Backoff { first: hour, cap: hour, ..BACKOFF };
     let (running, _remote, told) = start(driver, Client::to(address, Lines::default()).reconnect(backoff));

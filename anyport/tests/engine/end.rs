@@ -6,7 +6,7 @@ use anyport::{
     Client, CloseReason, DriverChoice, Engine, Error, Frame, Handler, Limits, Lines, Raw, Server, Session,
 };
 
-use crate::support::{Bed, Echo, Event, Events, Peer, pattern, placed};
+use crate::support::{Bed, Echo, Event, Events, Peer, assert_refused, pattern, placed};
 
 on_every_driver! {
     a_reset_is_told_from_an_end
@@ -180,7 +180,7 @@ fn nothing_is_accepted_after_the_stop(driver: DriverChoice) {
     let (bed, _events) = obedient(driver, 2, Limits::default());
     let address = bed.address();
     bed.running.stop().unwrap();
-    assert!(std::net::TcpStream::connect(address).is_err());
+    assert_refused(address);
     // The port is free for another engine at once.
     let (tell, _events) = Events::new();
     let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver);

@@ -91,7 +91,7 @@ fn a_service_without_a_network_stands_beside_one_that_has_one(driver: DriverChoi
             told.send(shard.sessions()).unwrap();
         });
         posted.unwrap();
-        assert!(answer.recv().unwrap() >= 1);
+        assert!(answer.recv_timeout(PATIENCE).unwrap() >= 1);
     }
     assert!(matches!(remote.open_offline_on(2), Err(ConnectError::Ended)));
     drop(socket);

@@ -11,7 +11,7 @@ use anyport::{
     Server, Session, SessionId, Shard, Spread, TimerKey,
 };
 
-use crate::support::{Bed, Echo, Event, Events, PATIENCE, Peer, placed};
+use crate::support::{Bed, Echo, Event, Events, Nobody, PATIENCE, Peer, placed};
 
 on_every_driver! {
     jobs_reach_their_session_in_order
@@ -247,8 +247,8 @@ impl Handler for Unlucky {
 }
 
 fn a_connection_that_is_refused_is_told(driver: DriverChoice) {
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Nobody::new();
+    let free = nobody.address();
     let (tell, told) = channel();
     let engine = Engine::new().unwrap().shards(1).unwrap().driver(driver);
     let client = Client::to(free.to_string(), Raw).connections(3).placement(placed(1));

@@ -4,7 +4,7 @@ use std::{sync::mpsc::Sender, time::Duration};
 
 use anyport::{CloseReason, DriverChoice, Frame, Handler, Limits, Lines, Session, Shard};
 
-use crate::support::{Bed, Event, Events};
+use crate::support::{Bed, Event, Events, assert_refused};
 
 on_every_driver! {
     a_last_message_is_sent_before_the_drain
@@ -82,7 +82,7 @@ fn sessions_go_on_for_their_grace(driver: DriverChoice) {
     drop(peer);
     bed.running.join().unwrap();
     assert_eq!((events.next(), events.next_close()), (Event::Other("drain"), CloseReason::PeerClosed));
-    assert!(std::net::TcpStream::connect(address).is_err());
+    assert_refused(address);
 }
 
 fn the_hard_end_comes_though_nobody_reads(driver: DriverChoice) {

@@ -5,7 +5,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -169,6 +169,53 @@ impl Drop for Folder {
     }
 }
 
+/// A port that nobody listens at, and that nobody is given meanwhile: it is bound. Whoever connects is refused.
+pub(crate) struct Nobody(socket2::Socket);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// From now on there is somebody.
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(16).unwrap();
+        self.0.into()
+    }
+}
+
+/// Connecting there is refused.
+pub(crate) fn assert_refused(address: SocketAddr) {
+    let error = TcpStream::connect_timeout(&address, PATIENCE).expect_err("somebody is there");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// An address of this machine that no other case listens at, with a port that is free: what listened there once, nobody
+/// else gets. Where the machine has one address only, its port can be given away.
+pub(crate) fn own_address() -> SocketAddr {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) + u64::from(std::process::id()) * 1_000;
+    let [.., high, middle, low] = number.to_be_bytes();
+    let many = cfg!(any(target_os = "linux", windows));
+    let ip = if many { [127, high.max(1), middle, low.clamp(1, 254)] } else { [127, 0, 0, 1] };
+    (ip, 0).into()
+}
+
+/// False, with a line, on a machine without IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    let has = TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        println!("skipped: this machine has no IPv6");
+    }
+    has
+}
+
 /// A running engine with one server, as service 0.
 pub(crate) struct Bed<H: Handler> {
     pub(crate) running: Running,
@@ -183,7 +230,7 @@ impl<H: Handler> Bed<H> {
         limits: Limits,
         make: impl Fn(usize) -> H + Send + Sync + 'static,
     ) -> Self {
-        let server = Server::bind("127.0.0.1:0", codec).limits(limits).placement(placed(shards));
+        let server = Server::bind(own_address().to_string(), codec).limits(limits).placement(placed(shards));
         let io_shards = if IN_LOGIC.get() { shards.min(SHARDS_BELOW_LOGIC) } else { shards };
         let mut engine = Engine::new().unwrap().shards(io_shards).unwrap().driver(driver);
         let remote = engine.add_server(server, make).unwrap();
