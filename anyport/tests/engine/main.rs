@@ -23,5 +23,6 @@ mod logic;
 mod offline;
 mod offload;
 mod outside;
+mod overflow;
 mod phases;
 mod timers;
