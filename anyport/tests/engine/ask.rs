@@ -123,11 +123,10 @@ fn answers_are_futures(driver: DriverChoice) {
         bed.remote.post_to_shard(shard, move |_, _| assert!(released.recv().is_err())).unwrap();
         release
     };
-    let (held, remote) = (hold(id.shard().into()), bed.remote.clone());
-    let answer = block_on(async move { remote.ask(id, |_, session| session.id()).await }, || drop(held));
-    let (held, all) = (hold(1), bed.remote.ask_all(|_, shard| shard.index()));
-    let mut release = Some(held);
-    let all = block_on(all, || drop(release.take()));
+    let (release, remote) = (hold(id.shard().into()), bed.remote.clone());
+    let answer = block_on(async move { remote.ask(id, |_, session| session.id()).await }, || drop(release));
+    let mut release = Some(hold(1));
+    let all = block_on(bed.remote.ask_all(|_, shard| shard.index()), || drop(release.take()));
     assert_eq!((answer, all), (Ok(id), Ok(vec![0, 1, 2])));
     assert!(release.is_none(), "nobody had to wait");
     // A task that gives up before the answer is there.
