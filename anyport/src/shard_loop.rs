@@ -82,8 +82,12 @@ impl<D: Driver> ShardLoop<D> {
 
     /// One turn: wait, completions, mailbox, timers, flush. True when all is over.
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
-        let timeout = self.timeout();
-        self.turn_within(timeout, timeout)
+        let due = self.timeout();
+        let timeout = due.map(|due| match due {
+            Duration::ZERO => due,
+            due => left_of(due, self.now, self.io.now()),
+        });
+        self.turn_within(timeout, due)
     }
 
     /// A turn that does not wait.
@@ -189,5 +193,24 @@ impl<D: Driver> ShardLoop<D> {
             self.phase = Phase::Abort;
             self.hard_end = None;
         }
+    }
+}
+
+/// What is left of `due`, which counts from the beginning of the last turn: what the turn took is not waited for once
+/// more.
+fn left_of(due: Duration, began: Instant, now: Instant) -> Duration {
+    due.saturating_sub(now.saturating_duration_since(began))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_does_not_make_timers_late_by_its_own_length() {
+        let began = Instant::now();
+        let ms = Duration::from_millis;
+        assert_eq!(left_of(ms(50), began, began + ms(40)), ms(10));
+        assert_eq!(left_of(ms(50), began, began + ms(90)), Duration::ZERO);
     }
 }

@@ -97,7 +97,7 @@ pub struct Limits {
     /// A session from which nothing arrives for this long is closed (`IdleTimeout`); its own sends do not count. The
     /// time stands while we do not read by our own choice (it is paused by the handler, or by `rates`), and begins anew
     /// when we read again. A session that is not read from because its peer does not read (pressure) is idle when
-    /// none of its queue was taken for this long. `None`, the default, never closes; dead peers are then found by TCP
+    /// no send of it was finished for this long. `None`, the default, never closes; dead peers are then found by TCP
     /// keep-alive.
     pub idle_timeout: Option<Duration>,
     /// How long opening a connection of a client may take; after that it is given up as `TimedOut`. Above zero.

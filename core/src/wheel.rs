@@ -87,6 +87,9 @@ impl<K: Copy> Default for TimerWheel<K> {
 }
 
 impl<K: Copy> TimerWheel<K> {
+    /// What one timer takes.
+    pub const ENTRY_BYTES: usize = size_of::<Entry<K>>();
+
     /// An empty wheel at tick 0.
     pub fn new() -> Self {
         Self {
@@ -139,10 +142,15 @@ impl<K: Copy> TimerWheel<K> {
         TimerHandle { index, generation }
     }
 
+    /// When a timer fires; nothing if it has fired, or was taken back.
+    pub fn deadline(&self, timer: TimerHandle) -> Option<u64> {
+        let entry = self.entries.get(timer.index as usize)?;
+        (entry.generation == timer.generation && entry.place != NOWHERE).then_some(entry.deadline)
+    }
+
     /// Takes a timer back. False if it has fired, or was taken back before.
     pub fn cancel(&mut self, timer: TimerHandle) -> bool {
-        let Some(entry) = self.entries.get(timer.index as usize) else { return false };
-        if entry.generation != timer.generation || entry.place == NOWHERE {
+        if self.deadline(timer).is_none() {
             return false;
         }
         self.unlink(timer.index);

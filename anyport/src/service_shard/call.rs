@@ -27,7 +27,9 @@ impl<H: Handler> ServiceShard<H> {
 
     #[cold]
     pub(super) fn handler_panicked(&mut self, key: SlabKey) {
-        log::error!("a handler panicked in an event of session {}; it is closed", self.local.id(key));
+        let id = self.local.id(key);
+        self.log_limit
+            .note(self.local.now, || format!("a handler panicked in an event of session {id}; it is closed"));
         if !planted(Bug::PanicForgiven) {
             self.local.slot(key).connection.close(CloseReason::HandlerPanicked);
         }
@@ -38,7 +40,9 @@ impl<H: Handler> ServiceShard<H> {
     pub(super) fn call_shard(&mut self, event: impl FnOnce(&mut H, &mut Shard<'_, H>)) {
         let Self { handler, local, .. } = self;
         if catch_unwind(AssertUnwindSafe(|| event(handler, &mut Shard { local }))).is_err() {
-            log::error!("a handler panicked in an event of shard {}", self.local.shard);
+            let shard = self.local.shard;
+            self.log_limit
+                .note(self.local.now, || format!("a handler panicked in an event of shard {shard}"));
         }
     }
 }

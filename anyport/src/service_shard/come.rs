@@ -103,6 +103,7 @@ impl<H: Handler> ServiceShard<H> {
             pressure_rose: false,
             pressure_told: false,
             due: None,
+            due_is_of_drain: false,
             memberships: None,
             state: H::State::default(),
         }

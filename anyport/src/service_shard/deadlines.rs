@@ -11,7 +11,7 @@ use anyport_core::{
 use super::ServiceShard;
 use crate::{
     handler::Handler,
-    session::{Deadline, Fired, TimerEvent, Watch},
+    session::{Deadline, Fired, Local, TimerEvent, Watch},
 };
 
 impl<H: Handler> ServiceShard<H> {
@@ -26,11 +26,10 @@ impl<H: Handler> ServiceShard<H> {
 
     /// Sets the deadlines that have no entry in the wheel.
     pub(super) fn set_deadlines(&mut self, key: SlabKey) {
-        let Some(watch) = &mut self.local.sessions.get_mut(key).and_then(|slot| slot.watch.as_mut()) else {
-            return;
-        };
-        while let Some((deadline, at)) = watch.take_entry() {
-            self.local.wheel.set(at, TimerEvent::Deadline(key, deadline));
+        let Local { sessions, wheel, .. } = &mut self.local;
+        let Some(watch) = sessions.get_mut(key).and_then(|slot| slot.watch.as_mut()) else { return };
+        while let Some((deadline, at)) = watch.next_without_entry() {
+            watch.keep_entry(deadline, wheel.set(at, TimerEvent::Deadline(key, deadline)));
         }
     }
 
@@ -59,7 +58,8 @@ impl<H: Handler> ServiceShard<H> {
         match watch.fired(rules, deadline, tick, grace_until) {
             Fired::Nothing => {}
             Fired::Later(at) => {
-                self.local.wheel.set(at, TimerEvent::Deadline(key, deadline));
+                let entry = self.local.wheel.set(at, TimerEvent::Deadline(key, deadline));
+                watch.keep_entry(deadline, entry);
             }
             Fired::Missed => {
                 slot.connection.close(deadline.reason());

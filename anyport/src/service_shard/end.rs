@@ -40,6 +40,9 @@ impl<H: Handler> ServiceShard<H> {
             if let Some(due) = slot.due.take() {
                 self.local.wheel.cancel(due);
             }
+            if let Some(mut watch) = slot.watch.take() {
+                watch.clear(&mut self.local.wheel);
+            }
             self.local.offloads.forget(key);
             if let Some(mut timers) = slot.timers.take() {
                 timers.clear(&mut self.local.wheel);

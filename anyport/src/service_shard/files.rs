@@ -68,13 +68,26 @@ impl<H: Handler> ServiceShard<H> {
         if !self.is_over_but_for_files() || self.local.files.ending || !self.local.files.end() {
             return false;
         }
-        let deadline = self.local.deadline(self.local.limits.drain_deadline.max(CLOSE_TIME_MIN));
+        let time =
+            if self.aborted { CLOSE_TIME_MIN } else { self.local.limits.drain_deadline.max(CLOSE_TIME_MIN) };
+        let deadline = self.local.deadline(time);
         self.local.wheel.set(deadline, TimerEvent::FilesDeadline);
         true
     }
 
+    /// The end is hard: files that are closing already have no more time than others.
+    pub(super) fn hurry_files(&mut self) {
+        if self.local.files.ending {
+            let deadline = self.local.deadline(CLOSE_TIME_MIN);
+            self.local.wheel.set(deadline, TimerEvent::FilesDeadline);
+        }
+    }
+
     /// The files had their time to close.
     pub(super) fn give_files_up(&mut self) {
+        if self.local.files.given_up {
+            return;
+        }
         for (_, held) in self.local.files.held.iter() {
             let (path, bytes) = (held.path.display(), held.machine.queued_bytes());
             log::error!("{path} did not take {bytes} bytes within the drain deadline; they may be lost");

@@ -45,7 +45,6 @@ impl<H: Handler> ServiceShard<H> {
     /// Carries out what a session's machine asks for.
     pub(super) fn flush_session<D: Driver>(&mut self, io: &mut D, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
-        slot.dirty = false;
         // What rose and fell in one turn is not told: nobody would hear of its relief.
         if std::mem::take(&mut slot.pressure_rose)
             && slot.connection.under_pressure()
@@ -54,6 +53,13 @@ impl<H: Handler> ServiceShard<H> {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::High));
         }
         self.deliver_backlog(key);
+        // Only now: what the handler has just answered is polled below. A pressure that rose with it is told in
+        // another pass.
+        let slot = self.local.slot(key);
+        slot.dirty = false;
+        if slot.pressure_rose {
+            self.local.mark(key);
+        }
         let token = token(self.local.service, key);
         loop {
             let Local { sessions, pool, tick, .. } = &mut self.local;

@@ -128,6 +128,8 @@ pub(crate) struct ServiceShard<H: Handler> {
     /// Sessions of the service over all shards.
     live: Arc<Live>,
     fired: Vec<TimerEvent>,
+    /// Empty, with the room of the sessions that were flushed last: `Local::dirty` of the next pass.
+    settled: Vec<SlabKey>,
     frame_size_max: usize,
     idle_ticks: u64,
     /// Deadlines and rates, if there are any.
@@ -138,7 +140,11 @@ pub(crate) struct ServiceShard<H: Handler> {
     ready: VecDeque<SlabKey>,
     /// After a stall, nobody misses a deadline before this tick.
     grace_until: u64,
+    /// No other grace begins before this tick.
+    no_grace_until: u64,
     ending: bool,
+    /// Nothing is waited for any more.
+    aborted: bool,
     closed_changed: bool,
     log_limit: LogLimit,
     published: Arc<Published>,
@@ -167,6 +173,7 @@ impl<H: Handler> ServiceShard<H> {
             turn: 0,
             ready: VecDeque::new(),
             grace_until: 0,
+            no_grace_until: 0,
             idle_ticks: limits.idle_timeout.map_or(0, wheel::ticks_up),
             local: Local {
                 sessions: Slab::new(SessionId::INDEX_MAX),
@@ -200,6 +207,8 @@ impl<H: Handler> ServiceShard<H> {
             live,
             fired: Vec::new(),
             ending: false,
+            aborted: false,
+            settled: Vec::new(),
             closed_changed: true,
             log_limit: LogLimit::default(),
             published,
@@ -310,13 +319,12 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         loop {
             while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
                 self.local.distribute();
-                let mut dirty = std::mem::take(&mut self.local.dirty);
+                let meanwhile = std::mem::take(&mut self.settled);
+                let mut dirty = std::mem::replace(&mut self.local.dirty, meanwhile);
                 for key in dirty.drain(..) {
                     self.flush_session(io, key);
                 }
-                if self.local.dirty.is_empty() {
-                    self.local.dirty = dirty;
-                }
+                self.settled = dirty;
             }
             self.flush_files(io);
             if self.local.dirty.is_empty() && self.local.groups.is_settled() && !self.end_files() {
@@ -334,6 +342,8 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     }
 
     fn abort(&mut self) {
+        self.aborted = true;
+        self.hurry_files();
         self.for_each_key(|this, key| {
             this.local.slot(key).connection.abort(CloseReason::Stopped);
             this.local.mark(key);

@@ -100,8 +100,11 @@ impl<H: Handler> ServiceShard<H> {
     /// Keeps bytes that the handler does not take now.
     #[inline]
     pub(super) fn keep(&mut self, key: SlabKey, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let slot = self.local.slot(key);
-        if !bytes.is_empty() && slot.connection.is_open() {
+        if slot.connection.is_open() {
             slot.backlog.get_or_insert_default().bytes.extend_from_slice(bytes);
         }
     }

@@ -25,14 +25,17 @@ pub(super) fn idle_due(received_at: u64, idle_ticks: u64) -> u64 {
 impl<H: Handler> ServiceShard<H> {
     /// After a stall, what came in it may lie in the system still, because one turn takes only so much: nobody misses
     /// a deadline at once then (R40).
+    ///
+    /// A grace is followed by as long a time without: a shard whose every turn is long would never close anybody.
     pub(super) fn begin_grace(&mut self) {
-        self.grace_until = self.local.tick + GRACE_TICKS;
+        let tick = self.local.tick;
+        if self.no_grace_until <= tick {
+            self.grace_until = tick.saturating_add(GRACE_TICKS);
+            self.no_grace_until = self.grace_until.saturating_add(GRACE_TICKS);
+        }
     }
 
     pub(super) fn advance_wheel(&mut self) {
-        if self.local.wheel.is_empty() {
-            return;
-        }
         let mut fired = std::mem::take(&mut self.fired);
         self.local.wheel.advance(self.local.tick, &mut fired);
         for event in fired.drain(..) {

@@ -11,7 +11,7 @@ use anyport_core::{
 use super::ServiceShard;
 use crate::{
     handler::Handler,
-    session::{Spent, TimerEvent},
+    session::{Local, Spent, TimerEvent},
 };
 
 /// Sessions that waited for their turn and have one, in each of the shard's.
@@ -73,8 +73,9 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     fn hold(&mut self, key: SlabKey, left: bool) {
-        let tick = self.local.tick;
-        let slot = self.local.slot(key);
+        let Local { sessions, wheel, counters, tick, .. } = &mut self.local;
+        let tick = *tick;
+        let slot = sessions.get_mut(key).expect("only a session that is there is held");
         // Whoever is paused, choked, held or ending is not read from anyway.
         if !slot.connection.wants_frames() {
             return;
@@ -87,16 +88,17 @@ impl<H: Handler> ServiceShard<H> {
                 }
                 slot.connection.hold(true);
                 watch.rate_held = true;
-                self.local.counters.rate_pauses += 1;
+                counters.rate_pauses += 1;
                 if !planted(Bug::RatePauseForEver) {
-                    self.local.wheel.set(tick.saturating_add(ticks), TimerEvent::RateResume(key));
+                    let resume = tick.saturating_add(ticks);
+                    watch.rate_resume = Some(wheel.set(resume, TimerEvent::RateResume(key)));
                 }
                 return;
             }
         }
         if left {
             slot.connection.hold(true);
-            self.local.counters.held_back += 1;
+            counters.held_back += 1;
             if !planted(Bug::HeldBackForgotten) {
                 self.ready.push_back(key);
             }
@@ -115,6 +117,7 @@ impl<H: Handler> ServiceShard<H> {
     pub(super) fn rate_allows(&mut self, key: SlabKey) {
         if let Some(watch) = self.local.sessions.get_mut(key).and_then(|slot| slot.watch.as_mut()) {
             watch.rate_held = false;
+            watch.rate_resume = None;
             self.release(key);
         }
     }

@@ -125,15 +125,20 @@ impl<H: Handler> Local<H> {
     }
 
     /// Puts the one thing that a session waits for by itself into the wheel. What it waited for while it was open does
-    /// not matter once it drains; of a drain's two deadlines the earlier one counts, so the first one stays.
+    /// not matter once it drains; of the deadlines of a drain the earliest counts.
     pub(crate) fn set_due(&mut self, key: SlabKey, tick: u64, event: TimerEvent) {
-        let handle = self.wheel.set(tick, event);
-        let slot = self.sessions.get_mut(key).expect("only a session that is there waits");
-        if let Some(before) = slot.due.replace(handle)
-            && !slot.connection.is_lingering()
-        {
-            self.wheel.cancel(before);
+        let Self { sessions, wheel, .. } = self;
+        let slot = sessions.get_mut(key).expect("only a session that is there waits");
+        let drains = matches!(event, TimerEvent::DrainDeadline(_));
+        if let Some(before) = slot.due {
+            let stays = drains && slot.due_is_of_drain;
+            if stays && wheel.deadline(before).is_some_and(|deadline| deadline <= tick) {
+                return;
+            }
+            wheel.cancel(before);
         }
+        slot.due = Some(wheel.set(tick, event));
+        slot.due_is_of_drain = drains;
     }
 
     pub(crate) fn id(&self, key: SlabKey) -> SessionId {

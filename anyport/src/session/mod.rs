@@ -87,11 +87,12 @@ impl<H: Handler> Session<'_, H> {
     }
 
     /// Calls [`on_session_timer`](Handler::on_session_timer) once, not before `after` has passed and about 65 µs at
-    /// most after the shard is free. Zero is the next turn. Setting the same key again moves the timer, also one that
-    /// is due in this turn and was not told yet; one that repeated is told once then.
+    /// most after the shard is free. Zero is this turn, if it has not come to its timers yet, or the next. Setting the
+    /// same key again moves the timer, also one that is due in this turn and was not told yet; one that repeated is
+    /// told once then.
     ///
     /// A session's timers end when it drains or closes; setting one then does nothing. Each key that is set takes 32
-    /// bytes of the session and 40 of the shard, a session without timers 8.
+    /// bytes of the session and 48 of the shard, a session without timers 8.
     pub fn set_timer(&mut self, timer: TimerKey, after: Duration) {
         self.local.set_timer(Owner::Session(self.key), timer, after, Duration::ZERO);
     }

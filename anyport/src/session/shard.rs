@@ -60,7 +60,8 @@ impl<H: Handler> Shard<'_, H> {
     }
 
     /// Calls [`on_timer`](Handler::on_timer) once, not before `after` has passed and about 65 µs at most after
-    /// the shard is free. Zero is the next turn. Setting the same key again moves the timer.
+    /// the shard is free. Zero is this turn, if it has not come to its timers yet, or the next. Setting the same key
+    /// again moves the timer.
     pub fn set_timer(&mut self, timer: TimerKey, after: Duration) {
         self.local.set_timer(Owner::Shard, timer, after, Duration::ZERO);
     }

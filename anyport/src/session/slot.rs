@@ -23,6 +23,8 @@ pub(crate) struct Slot<H: Handler> {
     /// Its entry in the wheel: for idleness while it is open, for its deadline while it drains. Taken out when it ends,
     /// so that sessions that come and go leave nothing in the wheel for as long as their time-outs are (R37).
     pub(crate) due: Option<TimerHandle>,
+    /// That entry is a drain's deadline, and not for idleness.
+    pub(crate) due_is_of_drain: bool,
     /// Those that the handler has set; nothing for a session that never had one.
     pub(crate) timers: Option<Box<TimerTable>>,
     /// Tick at which it opened, or its socket did.

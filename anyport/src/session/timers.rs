@@ -190,6 +190,12 @@ impl<H: Handler> Local<H> {
 mod tests {
     use super::*;
 
+    /// `Session::set_timer` says so.
+    #[test]
+    fn a_timer_takes_as_much_memory_as_is_said() {
+        assert_eq!((size_of::<Timer>(), TimerWheel::<TimerEvent>::ENTRY_BYTES), (32, 48));
+    }
+
     /// A table on its wheel, and what it tells.
     #[derive(Default)]
     struct Bench {

@@ -2,7 +2,7 @@
 //! of them have it, each session one box.
 
 use anyport_core::{
-    CloseReason, Limits, OnExcess,
+    CloseReason, Limits, OnExcess, TimerHandle, TimerWheel,
     planted::{Bug, planted},
     rate::{Bucket, Flow},
     wheel,
@@ -77,12 +77,12 @@ impl Deadline {
     }
 }
 
-/// A deadline's tick, [`NEVER`] while there is none, and whether the wheel has an entry for it. The entry is at that
-/// tick or before, and moved when it fires.
+/// A deadline's tick, [`NEVER`] while there is none, and its entry in the wheel. The entry is at that tick or before,
+/// and moved when it fires.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: u64,
-    has_entry: bool,
+    entry: Option<TimerHandle>,
 }
 
 /// What one session is watched for.
@@ -97,6 +97,8 @@ pub(crate) struct Watch {
     bytes: Option<Bucket>,
     /// Not read from because of its rates.
     pub(crate) rate_held: bool,
+    /// The entry in the wheel that ends that.
+    pub(crate) rate_resume: Option<TimerHandle>,
 }
 
 /// What a deadline's entry in the wheel comes to when it fires.
@@ -115,12 +117,13 @@ impl Watch {
     pub(crate) fn new(rules: &Rules, now: u64) -> Self {
         let full = |flow: Option<Flow>| flow.map(|flow| Bucket::full(&flow, now));
         let mut watch = Self {
-            due: [Due { at: NEVER, has_entry: false }; Deadline::ALL.len()],
+            due: [Due { at: NEVER, entry: None }; Deadline::ALL.len()],
             window_bytes: 0,
             deaf_since: NEVER,
             messages: full(rules.messages),
             bytes: full(rules.bytes),
             rate_held: false,
+            rate_resume: None,
         };
         if rules.handshake_ticks > 0 && !planted(Bug::HandshakeWaits) {
             watch.due[Deadline::Handshake as usize].at = after(now, rules.handshake_ticks);
@@ -128,14 +131,26 @@ impl Watch {
         watch
     }
 
-    /// The next deadline that needs an entry in the wheel, and its tick. It counts as set.
-    pub(crate) fn take_entry(&mut self) -> Option<(Deadline, u64)> {
+    /// The next deadline that needs an entry in the wheel, and its tick.
+    pub(crate) fn next_without_entry(&self) -> Option<(Deadline, u64)> {
         Deadline::ALL.into_iter().find_map(|deadline| {
-            let due = &mut self.due[deadline as usize];
-            let needed = due.at != NEVER && !due.has_entry && self.deaf_since == NEVER;
-            due.has_entry |= needed;
+            let due = &self.due[deadline as usize];
+            let needed = due.at != NEVER && due.entry.is_none() && self.deaf_since == NEVER;
             needed.then_some((deadline, due.at))
         })
+    }
+
+    /// A deadline has this entry in the wheel.
+    pub(crate) fn keep_entry(&mut self, deadline: Deadline, entry: TimerHandle) {
+        self.due[deadline as usize].entry = Some(entry);
+    }
+
+    /// The session ends: nothing of it stays in the wheel.
+    pub(crate) fn clear<K: Copy>(&mut self, wheel: &mut TimerWheel<K>) {
+        let entries = self.due.iter_mut().filter_map(|due| due.entry.take());
+        for entry in entries.chain(self.rate_resume.take()) {
+            wheel.cancel(entry);
+        }
     }
 
     // ---- what happens ----
@@ -207,10 +222,11 @@ impl Watch {
         }
     }
 
-    /// The entry of a deadline fires at tick `now`; nothing is missed before `grace_until`.
+    /// The entry of a deadline fires at tick `now`; nothing is missed before `grace_until`. Who is told
+    /// [`Fired::Later`] sets another one.
     pub(crate) fn fired(&mut self, rules: &Rules, deadline: Deadline, now: u64, grace_until: u64) -> Fired {
         let due = &mut self.due[deadline as usize];
-        due.has_entry = false;
+        due.entry = None;
         // What stands still has an entry again when it goes on.
         if due.at == NEVER || self.deaf_since != NEVER {
             return Fired::Nothing;
@@ -222,7 +238,6 @@ impl Watch {
         if due.at <= now && now >= grace_until {
             return Fired::Missed;
         }
-        due.has_entry = true;
         Fired::Later(if due.at <= now { grace_until } else { due.at })
     }
 }

@@ -1,14 +1,15 @@
 //! What peers may not do, in virtual time: dribble, flood, exceed their rate, come too often. And what does not count against
 //! them: a stall of ours, a pause of ours.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use anyport::{
-    CloseReason, Limits, OnExcess, Rates, ReceiveRate, SendMarks, SessionId, Spread,
-    sim::{Behaviour, Held, SimNet, SimPeer},
+    CloseReason, Engine, Frame, Handler, Limits, Lines, OnExcess, Rates, ReceiveRate, SendMarks, Server,
+    Session, SessionId, Shard, Spread, TimerKey,
+    sim::{Behaviour, Held, SimEngine, SimNet, SimPeer},
 };
 
-use crate::bed::{Bed, Diary, SOON, TICK, Told};
+use crate::bed::{ADDRESS, Bed, Diary, SOON, TICK, Told};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -218,6 +219,49 @@ fn stall() {
 #[test]
 fn a_stall_makes_nobody_late_who_had_written() {
     stall();
+}
+
+thread_local! {
+    /// The network of a handler that is busy: time passes while it works.
+    static NET: RefCell<Option<SimNet>> = const { RefCell::new(None) };
+}
+
+/// Works for 150 ms, 50 ms after it has done so.
+struct Busy;
+
+impl Handler for Busy {
+    type State = ();
+    type Codec = Lines;
+
+    fn on_start(&mut self, shard: &mut Shard<Self>) {
+        shard.set_repeating_timer(TimerKey(0), Duration::from_millis(200));
+    }
+
+    fn on_frame(&mut self, _session: &mut Session<Self>, _frame: Frame) {}
+
+    fn on_timer(&mut self, _shard: &mut Shard<Self>, _timer: TimerKey) {
+        NET.with_borrow(|net| net.as_ref().unwrap().advance(Duration::from_millis(150)));
+    }
+}
+
+/// A shard that is always busy has a stall in every turn: that protects nobody for ever (R40).
+#[test]
+fn a_busy_shard_closes_a_slowloris_all_the_same() {
+    let net = SimNet::new(17);
+    NET.set(Some(net.clone()));
+    let limits = Limits { handshake_timeout: Some(HANDSHAKE), ..Limits::default() };
+    let server = Server::bind(ADDRESS, Lines::default()).limits(limits);
+    let mut engine = Engine::new().unwrap().serve(server, |_| Busy).unwrap().simulate(&net).unwrap();
+    let mut peer = net.connect(engine.address(0).unwrap()).unwrap();
+    let closed = |engine: &SimEngine| engine.counters(0).closed_for(CloseReason::HandshakeTimeout) == 1;
+    for _ in 0..13 {
+        peer.write(b"x");
+        engine.run_for(SECOND);
+    }
+    assert!(closed(&engine));
+    drop(peer);
+    engine.stop().unwrap();
+    NET.set(None);
 }
 
 /// The handler of the session that opened last stops reading from it, or goes on.

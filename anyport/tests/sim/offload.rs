@@ -260,6 +260,26 @@ fn a_drain_waits_for_results_until_its_deadline() {
 }
 
 #[test]
+fn the_deadline_of_a_drain_that_waited_for_a_result_counts_from_its_beginning() {
+    let deadline = Duration::from_millis(12);
+    let limits = Limits { drain_deadline: deadline, linger: Duration::from_hours(1), ..Limits::default() };
+    each_seed(0..50, |seed| {
+        let (mut engine, diary) = office(&SimNet::new(seed), PoolConfig::default(), limits);
+        let mut peer = peer(&mut engine);
+        peer.write(b"hello\n");
+        assert!(engine.run_until(SOON, |_| diary.0.asked.load(Ordering::SeqCst) == 1));
+        let began = engine.net().elapsed();
+        engine.stopper().drain();
+        // The peer neither reads nor leaves.
+        assert!(engine.run_until(SOON, |_| !diary.closes().is_empty()));
+        let took = engine.net().elapsed().saturating_sub(began);
+        assert!(took <= deadline + Duration::from_millis(1), "{took:?}");
+        drop(peer);
+        stop(engine);
+    });
+}
+
+#[test]
 fn an_abort_drops_what_is_not_done() {
     let (mut engine, diary) = plain(&SimNet::new(4));
     let mut peer = peer(&mut engine);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyport::{
-    Engine, Frame, Handler, Limits, Raw, Remote, Server, Session, Shard, TimerKey,
+    Engine, Frame, Handler, Limits, Rates, Raw, ReceiveRate, Remote, Server, Session, Shard, TimerKey,
     sim::{Held, SimEngine, SimNet, SimPeer},
 };
 
@@ -218,13 +218,30 @@ fn sessions_that_have_gone_leave_nothing_in_the_wheel() {
         idle_timeout: Some(Duration::from_hours(1)),
         drain_deadline: Duration::from_hours(1),
         linger: Duration::from_hours(1),
+        handshake_timeout: Some(Duration::from_hours(1)),
+        frame_timeout: Some(Duration::from_hours(1)),
+        receive_rate_min: Some(ReceiveRate { bytes_per_second: 1, window: Duration::from_hours(1) }),
+        rates: Rates { messages_per_second: Some(1), burst: Duration::from_secs(2), ..Rates::default() },
         ..Limits::default()
     };
     let mut bed = crate::bed::Bed::with_limits(SimNet::new(11), limits);
-    for _ in 0..200 {
+    for nth in 0..200 {
         let mut peer = bed.peer();
-        assert_eq!(bed.ask(&mut peer, "hello"), "hello\n");
         assert!(bed.engine.held().timers > 0, "an open session has a time-out");
+        if nth % 4 > 0 {
+            assert_eq!(bed.ask(&mut peer, "hello"), "hello\n");
+        }
+        if nth % 4 == 2 {
+            // Above its rate, and in the middle of a line.
+            peer.write(b"1\n2\n3\n4\n5");
+            bed.engine.run_for(TICK);
+        }
+        if nth % 4 == 3 {
+            // The server ends it: it drains, then lingers until the peer goes.
+            let id = *bed.diary.opens().last().map(|(_, id)| id).unwrap();
+            bed.remote.drain(id).unwrap();
+            bed.engine.run_for(SOON);
+        }
         drop(peer);
         bed.engine.run_for(SOON);
     }
