@@ -10,10 +10,12 @@
 //! | [`source`] | file length, left-overs, sleeping and ignored tests, crate docs |
 //! | [`unsafety`] | where `unsafe` may stand, and what must stand above it |
 //! | [`contract`] | each sentence of the driver's contract has a test |
-//! | [`limits`] | each limit has a row in its page, with a reason, a counter and a test |
+//! | [`limits`] | each limit has a row in its page, with a test, and a reason and a counter if it has them |
+//! | [`rows`] | tests that a document names are there |
 //! | [`markdown`] | documents that must exist, links that must lead somewhere |
 //!
-//! What they stand on: [`lexer`] takes comments and strings out of code, [`tree`] reads the files.
+//! What they stand on: [`lexer`] takes comments and strings out of code, [`tree`] reads the files, [`tested`] finds the
+//! tests.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +27,7 @@ pub mod markdown;
 pub mod paths;
 pub mod rows;
 pub mod source;
+pub mod tested;
 pub mod tree;
 pub mod unsafety;
 

@@ -1,10 +1,11 @@
-//! Every limit has a row in `docs/limits.md`, with a reason, a counter and a test that exist.
+//! Every limit has a row in `docs/limits.md`, with a test, and with a reason and a counter that exist, if it has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Finding,
     lexer::tokens,
+    tested::tests,
     tree::{SourceFile, TextFile},
 };
 
@@ -12,8 +13,10 @@ use crate::{
 pub const LIMITS: &str = "core/src/limits.rs";
 /// Where they are explained.
 pub const PAGE: &str = "docs/limits.md";
-/// Where reasons and their labels, and the other counters, are declared.
-pub const NAMES: [&str; 2] = ["core/src/reason.rs", "anyport/src/counters.rs"];
+/// Where reasons and their labels are declared.
+pub const REASONS: &str = "core/src/reason.rs";
+/// Where the other counters are declared.
+pub const COUNTERS: &str = "anyport/src/counters.rs";
 
 /// Fields of `Limits` that are structs themselves.
 const NESTED: [(&str, &str); 3] =
@@ -60,7 +63,8 @@ fn quoted(cell: &str) -> Option<&str> {
 pub fn incomplete(
     limits_file: &SourceFile,
     page: &TextFile,
-    names: &[&SourceFile],
+    reasons_file: &SourceFile,
+    counters_file: &SourceFile,
     all: &[SourceFile],
 ) -> Vec<Finding> {
     let mut missing = limits(limits_file);
@@ -68,8 +72,8 @@ pub fn incomplete(
     if missing.is_empty() {
         findings.push(Finding::new(&limits_file.path, 1, "the fields of `Limits` are not where they were"));
     }
-    let known: BTreeSet<_> = names.iter().flat_map(|file| words(&file.text)).collect();
-    let tests: BTreeSet<_> = all.iter().flat_map(functions).collect();
+    let (reasons, tests) = (reasons(reasons_file), tests(all));
+    let counters: BTreeSet<_> = labels(reasons_file).into_iter().chain(counters(counters_file)).collect();
     for (number, line) in (1..).zip(page.text.lines()) {
         let Some(row) = line.strip_prefix("| `") else { continue };
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -85,14 +89,14 @@ pub fn incomplete(
         if effect.is_empty() {
             wrong(format!("the row of `{name}` does not say what happens"));
         }
-        if !reason.is_empty() && !quoted(reason).is_some_and(|reason| known.contains(reason)) {
+        if !reason.is_empty() && !quoted(reason).is_some_and(|reason| reasons.contains(reason)) {
             wrong(format!("{reason} of `{name}` is no close reason"));
         }
-        if !quoted(counter).is_some_and(|counter| known.contains(counter)) {
+        if !counter.is_empty() && !quoted(counter).is_some_and(|counter| counters.contains(counter)) {
             wrong(format!("{counter} of `{name}` is no counter, and no label of a close reason"));
         }
         if !quoted(test).is_some_and(|test| tests.contains(test)) {
-            wrong(format!("{test} of `{name}` is no test: name a function that is there"));
+            wrong(format!("{test} of `{name}` is no test: name one that is there"));
         }
     }
     for (name, line) in missing {
@@ -104,13 +108,35 @@ pub fn incomplete(
     findings
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+/// The variants of `CloseReason`.
+fn reasons(file: &SourceFile) -> BTreeSet<&str> {
+    let tokens = tokens(&file.layers.code);
+    let body = tokens.windows(2).position(|pair| pair[0].text == "enum" && pair[1].text == "CloseReason");
+    let body = tokens[body.map_or(tokens.len(), |at| at + 2)..].iter().map(|token| token.text);
+    let mut before = "";
+    let mut variants = BTreeSet::new();
+    for text in body.take_while(|text| *text != "}") {
+        if matches!(before, "{" | ",") {
+            variants.insert(text);
+        }
+        before = text;
+    }
+    variants
 }
 
-fn functions(file: &SourceFile) -> Vec<&str> {
-    let tokens: Vec<_> = tokens(&file.layers.code);
-    tokens.windows(2).filter(|pair| pair[0].text == "fn").map(|pair| pair[1].text).collect()
+/// The labels of the reasons: `Self::Reason => "label"`.
+fn labels(file: &SourceFile) -> Vec<&str> {
+    let lines = file.text.lines().zip(&file.layers.code);
+    let arms = lines.filter(|(_, code)| code.contains("Self::") && code.contains("=> \""));
+    arms.filter_map(|(line, _)| line.split('"').nth(1)).collect()
+}
+
+/// What the call `counters! { .. }` lists.
+fn counters(file: &SourceFile) -> Vec<&str> {
+    let tokens = tokens(&file.layers.code);
+    let call = tokens.windows(3).position(|head| ["counters", "!", "{"] == [0, 1, 2].map(|at| head[at].text));
+    let list = tokens[call.map_or(tokens.len(), |at| at + 3)..].iter().map(|token| token.text);
+    list.take_while(|text| *text != "}").collect()
 }
 
 #[cfg(test)]
@@ -120,12 +146,20 @@ mod tests {
     const FIELDS: &str = "pub struct SendMarks {\n    /// One.\n    pub low: usize,\n}\npub struct Limits {\n    \
                           pub idle: Option<Duration>,\n    pub send: SendMarks,\n}\n";
 
+    const NAMED: &str = "enum Blame {\n    Peer,\n}\nenum CloseReason {\n    /// Silent for long.\n    IdleTimeout,\n    \
+                         Kicked(u16),\n}\nfn name() {\n        Self::IdleTimeout => \"idle_timeout\",\n}";
+
     fn messages(page: &str) -> Vec<String> {
         let limits = SourceFile::new(LIMITS, FIELDS);
         let page = TextFile { path: PAGE.to_owned(), text: page.to_owned() };
-        let names = SourceFile::new(NAMES[0], "IdleTimeout, \"idle_timeout\"");
-        let tests = [SourceFile::new("a/tests/b.rs", "fn silence() {}\n// fn speech() {}")];
-        incomplete(&limits, &page, &[&names], &tests).into_iter().map(|finding| finding.message).collect()
+        let reasons = SourceFile::new(REASONS, NAMED);
+        let counters = SourceFile::new(
+            COUNTERS,
+            "//! quiet\ncounters! {\n    /// Of a hush.\n    hushed,\n}\nfn total() {}",
+        );
+        let tests = [SourceFile::new("a/tests/b.rs", "#[test]\nfn silence() {}\nfn speech() {}")];
+        let found = incomplete(&limits, &page, &reasons, &counters, &tests);
+        found.into_iter().map(|finding| finding.message).collect()
     }
 
     const LOW: &str = "| `send.low` | 1 | relieved | | `idle_timeout` | `silence` |\n";
@@ -142,11 +176,24 @@ mod tests {
     }
 
     #[test]
+    fn what_nothing_counts_has_no_counter() {
+        for counter in ["", "`hushed`", "`idle_timeout`"] {
+            let row = format!("| `idle` | none | closed | `Kicked` | {counter} | `silence` |\n");
+            assert_eq!(messages(&format!("{row}{LOW}")), [""; 0], "{counter}");
+        }
+    }
+
+    #[test]
     fn a_row_names_what_exists() {
         for (row, wrong) in [
             ("| `idle` | none | | `IdleTimeout` | `idle_timeout` | `silence` |", "does not say what happens"),
             ("| `idle` | none | closed | `Idle` | `idle_timeout` | `silence` |", "is no close reason"),
+            ("| `idle` | none | closed | `Silent` | `idle_timeout` | `silence` |", "is no close reason"),
+            ("| `idle` | none | closed | `Peer` | `idle_timeout` | `silence` |", "is no close reason"),
             ("| `idle` | none | closed | `IdleTimeout` | `idle` | `silence` |", "is no counter"),
+            ("| `idle` | none | closed | `IdleTimeout` | `quiet` | `silence` |", "is no counter"),
+            ("| `idle` | none | closed | `IdleTimeout` | `total` | `silence` |", "is no counter"),
+            ("| `idle` | none | closed | `IdleTimeout` | `IdleTimeout` | `silence` |", "is no counter"),
             ("| `idle` | none | closed | `IdleTimeout` | `idle_timeout` | `speech` |", "is no test"),
             ("| `idle` | none | closed | `IdleTimeout` | `silence` |", "has 5 cells instead of 6"),
         ] {

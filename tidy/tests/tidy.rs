@@ -207,8 +207,8 @@ fn every_limit_has_a_row_in_its_page() {
     let source = |path: &str| sources.iter().find(|file| file.path == path).expect("it is where it was");
     let documents = tree::files(&root(), "md").expect("the tree can be read");
     let page = documents.into_iter().find(|file| file.path == limits::PAGE).expect("the page is there");
-    let names = limits::NAMES.map(source);
-    none(limits::incomplete(source(limits::LIMITS), &page, &names, &sources));
+    let (reasons, counters) = (source(limits::REASONS), source(limits::COUNTERS));
+    none(limits::incomplete(source(limits::LIMITS), &page, reasons, counters, &sources));
 }
 
 #[test]
