@@ -11,7 +11,7 @@
 //! | [`unsafety`] | where `unsafe` may stand, and what must stand above it |
 //! | [`contract`] | each sentence of the driver's contract has a test |
 //! | [`limits`] | each limit has a row in its page, with a test, and a reason and a counter if it has them |
-//! | [`rows`] | tests that a document names are there |
+//! | [`rows`] | tests that a document names are there; classes of bugs have a row |
 //! | [`markdown`] | documents that must exist, links that must lead somewhere |
 //!
 //! What they stand on: [`lexer`] takes comments and strings out of code, [`tree`] reads the files, [`tested`] finds the
