@@ -27,6 +27,8 @@ mod end;
 mod lane;
 mod logic;
 mod pump;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod wire;
 
 pub use end::RelayEnd;

@@ -4,6 +4,8 @@ mod buffers;
 mod files;
 mod socket;
 mod tell;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -56,8 +58,10 @@ pub struct Relay {
     file_ops: Slab<(Token, OpKind)>,
     /// What needs no other side to be known.
     finished: VecDeque<Completion>,
-    /// The link that the next wait begins with, and the next connection that is opened.
+    /// The link that the next wait begins with.
     turn: usize,
+    /// The link that the next connection is opened on.
+    next_open: usize,
     /// What users of the driver wake. It wakes the pump, so that news and wakes are told apart.
     waker: Waker,
     pump_waker: Waker,
@@ -164,6 +168,7 @@ impl Relay {
             file_ops: Slab::new(FILE_OPS_MAX),
             finished: VecDeque::new(),
             turn: 0,
+            next_open: 0,
             waker: Waker::new(move || {
                 inner.wake();
                 Ok(())
@@ -175,16 +180,8 @@ impl Relay {
 
     /// True if a wait of no time might give something, or hand something over.
     pub fn has_work(&self) -> bool {
-        let busy = |link: &Link| {
-            !link.arrived.is_empty()
-                || !link.orders.is_empty()
-                || (link.starving && !link.owed.is_empty())
-                || link.gone == Gone::Ending
-        };
-        self.waker.is_notified()
-            || self.pump_waker.is_notified()
-            || !self.finished.is_empty()
-            || self.links.iter().any(busy)
+        let busy = |link: &Link| !link.orders.is_empty() || (link.starving && !link.owed.is_empty());
+        self.waker.is_notified() || self.has_news() || self.links.iter().any(busy)
     }
 
     // ---- keys: the link and the place on it ----
@@ -220,8 +217,8 @@ impl Relay {
     fn next_link(&mut self) -> Option<usize> {
         let links = self.links.len();
         let alive =
-            (0..links).map(|by| (self.turn + by) % links).find(|&at| self.links[at].gone == Gone::No)?;
-        self.turn = (alive + 1) % links;
+            (0..links).map(|by| (self.next_open + by) % links).find(|&at| self.links[at].gone == Gone::No)?;
+        self.next_open = (alive + 1) % links;
         Some(alive)
     }
 
@@ -283,6 +280,13 @@ impl Relay {
         for link in &mut self.links {
             link.flush(self.memory_bytes);
         }
+    }
+
+    /// True if there is something to deliver, or something was pushed.
+    fn has_news(&self) -> bool {
+        !self.finished.is_empty()
+            || self.pump_waker.is_notified()
+            || self.links.iter().any(|link| !link.arrived.is_empty() || link.gone == Gone::Ending)
     }
 
     /// Consumes a wake of a user: this wait is about to return, and what was posted before will be seen.
@@ -412,23 +416,18 @@ impl Driver for Relay {
         let limit = start + COMPLETIONS_MAX;
         // The clock is read only by a wait that may block.
         let mut deadline = None;
-        let (mut pumped, mut woken) = (false, false);
+        let mut woken = false;
         loop {
+            // What the last look told of starving links is answered here, before this sleeps.
             self.flush();
-            self.take_news();
-            self.deliver(completions, limit);
+            let ready = self.has_news();
             woken |= self.take_wake(false);
-            if woken && !pumped && completions.len() == start {
+            if woken && !ready {
                 // The other side is to see a wake too: in simulated time, one takes some.
                 self.pump_waker.wake();
             }
-            let over = deadline.is_some_and(|deadline| deadline <= self.pump.now());
-            let done = completions.len() > start || over || timeout == Some(Duration::ZERO);
-            if pumped && (done || woken) {
-                return Ok(());
-            }
-            pumped = true;
-            let asleep = !done && (woken || self.waker.fall_asleep());
+            let may_block = !ready && timeout != Some(Duration::ZERO);
+            let asleep = may_block && (woken || self.waker.fall_asleep());
             let pause = match timeout {
                 _ if !asleep => Some(Duration::ZERO),
                 None => None,
@@ -440,8 +439,17 @@ impl Driver for Relay {
                     deadline.map(|deadline| deadline.saturating_duration_since(now))
                 }
             };
-            self.pump.pump(pause)?;
+            let pumped = self.pump.pump(pause);
             woken |= self.take_wake(asleep);
+            pumped?;
+            // Whoever pushed has notified the pump: what this does not see ends the next pause at once.
+            self.take_news();
+            self.deliver(completions, limit);
+            let over = deadline.is_some_and(|deadline| deadline <= self.pump.now());
+            if completions.len() > start || woken || over || timeout == Some(Duration::ZERO) {
+                self.turn = (self.turn + 1) % self.links.len();
+                return Ok(());
+            }
         }
     }
 

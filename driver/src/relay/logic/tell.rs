@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Relay {
-    /// Appends what is known to `out`, which takes `limit` in all. Links take turns in being the first.
+    /// Appends what is known to `out`, which takes `limit` in all. The link whose turn it is
+    /// comes first.
     pub(super) fn deliver(&mut self, out: &mut Vec<Completion>, limit: usize) {
         self.deliver_finished(out, limit);
         let links = self.links.len();
@@ -29,7 +30,6 @@ impl Relay {
                 self.deliver_finished(out, limit);
             }
         }
-        self.turn = (self.turn + 1) % links;
     }
 
     fn deliver_finished(&mut self, out: &mut Vec<Completion>, limit: usize) {
