@@ -20,6 +20,15 @@ pub trait Pump {
 
     /// The time.
     fn now(&self) -> Instant;
+
+    /// False if [`pump`](Self::pump) fails rather than waits: then nothing is asked that needs an answer.
+    fn may_block(&self) -> bool {
+        true
+    }
+}
+
+pub(super) fn cannot_wait() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "a relay that is stepped cannot wait for the other side")
 }
 
 /// A thread of its own, that sleeps while there is nothing to do: the I/O side has others.
@@ -88,13 +97,14 @@ impl Pump for Stepped {
         if timeout == Some(Duration::ZERO) {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "a relay that is stepped cannot wait for the other side",
-        ))
+        Err(cannot_wait())
     }
 
     fn now(&self) -> Instant {
         (self.clock)()
+    }
+
+    fn may_block(&self) -> bool {
+        false
     }
 }

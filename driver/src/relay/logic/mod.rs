@@ -25,6 +25,7 @@ use self::{
 use super::{
     Pump, RelaySeat,
     lane::{Receiver, Sender},
+    pump::cannot_wait,
     wire::{Call, News, Order, failed, socket_of},
 };
 use crate::{
@@ -131,6 +132,13 @@ impl Link {
 
     /// Hands over what was ordered. Buffers go back with it, or alone when they are many or wanted.
     fn flush(&mut self, memory_bytes: usize) {
+        if self.gone == Gone::Ended {
+            // There is nobody to take it: kept, it would be work for ever.
+            self.orders.clear();
+            self.owed.clear();
+            (self.owed_bytes, self.starving) = (0, false);
+            return;
+        }
         let many = self.owed.len() >= OWED_MAX || self.owed_bytes >= memory_bytes / 2;
         if !self.owed.is_empty() && (!self.orders.is_empty() || many || self.starving) {
             self.orders.extend(self.owed.drain(..).map(Order::Return));
@@ -228,8 +236,15 @@ impl Relay {
 
     // ---- calls ----
 
-    /// Asks the other side of a link, and waits for the answer. `None` if it has gone.
+    /// Asks the other side of a link, and waits for the answer. `None` if it has gone. Where nobody can wait, nothing is
+    /// asked: the other side would do what nobody learns of.
     fn call<T>(&mut self, link: usize, make: impl FnOnce(mpsc::Sender<T>) -> Call) -> io::Result<Option<T>> {
+        if self.links[link].gone != Gone::No {
+            return Ok(None);
+        }
+        if !self.pump.may_block() {
+            return Err(cannot_wait());
+        }
         let (answer, answered) = mpsc::channel();
         self.order(link, Order::Call(Box::new(make(answer))));
         loop {

@@ -142,6 +142,7 @@ impl Relay {
     fn end_link(&mut self, at: usize) {
         self.links[at].gone = Gone::Ended;
         self.links[at].orders.clear();
+        self.links[at].announced.clear();
         let mut out = Vec::new();
         for name in 0..self.links[at].sockets.index_end() {
             let Some((_, socket)) = self.links[at].sockets.at_mut(name) else { continue };

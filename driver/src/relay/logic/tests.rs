@@ -7,17 +7,25 @@ use anyport_core::{Fault, FaultKind};
 use super::*;
 use crate::{
     PeerAddress,
-    relay::{EndSeat, Parked, link},
-    types::{Completion, Outcome},
+    relay::{EndSeat, Parked, Stepped, link},
+    types::{Completion, Outcome, Received},
 };
 
 const CONFIG: DriverConfig =
     DriverConfig { sockets_max: 8, receive_memory_bytes: 64 << 10, receive_buffer_bytes: 16 << 10 };
 const ACCEPT: Token = Token(7);
+const RECEIVE: Token = Token(8);
 
 fn relay(links: usize) -> (Relay, Vec<EndSeat>) {
     let (seats, ends) = (0..links).map(|_| link()).unzip();
     (Relay::new(seats, CONFIG, Box::new(Parked::here())), ends)
+}
+
+/// One that nobody may wait with.
+fn stepped() -> (Relay, EndSeat) {
+    let (seat, end) = link();
+    let start = Instant::now();
+    (Relay::new(vec![seat], CONFIG, Box::new(Stepped::new(move || start))), end)
 }
 
 fn address() -> Address {
@@ -70,4 +78,57 @@ fn connections_are_dealt_to_the_links_in_turn_however_often_it_waits_in_between(
             .collect();
         assert_eq!(links, [0, 1, 2, 0, 1, 2], "{waits} waits");
     }
+}
+
+#[test]
+fn what_cannot_be_waited_for_is_not_ordered() {
+    let (mut relay, end) = stepped();
+    let error = relay.open_file("a.log".as_ref(), &FileOptions::default()).expect_err("nobody can wait");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    let error = relay.listen(&address(), &ListenOptions::default()).expect_err("nobody can wait");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert_eq!(relay.sockets(), 0);
+    poll(&mut relay);
+    let mut orders = VecDeque::new();
+    assert!(end.orders.take(&mut orders));
+    assert!(orders.is_empty(), "the other side would carry it out");
+}
+
+#[test]
+fn a_relay_whose_links_have_ended_rests_whatever_it_is_asked() {
+    let (mut relay, mut end) = stepped();
+    let data = [
+        News::Door { address: Box::new(address()) },
+        News::Accepted { listener: 0, peer: PeerAddress::Unix },
+        News::Buffer { bytes: vec![0; 40 << 10], pieces: 1 },
+        News::Data { socket: 1, len: 40 << 10 },
+    ];
+    let mut news: VecDeque<_> = data.into();
+    let rest = news.split_off(1);
+    end.news.push(&mut news);
+    let (listener, _) = relay.listen(&address(), &ListenOptions::default()).expect("it was announced");
+    relay.submit(ACCEPT, Op::Accept { listener });
+    let mut rest = rest;
+    let mut received = rest.split_off(1);
+    end.news.push(&mut rest);
+    let Some(Completion { outcome: Outcome::Accepted(accepted), .. }) = poll(&mut relay).pop() else {
+        panic!("it was accepted");
+    };
+    relay.submit(RECEIVE, Op::Receive { socket: accepted.socket });
+    received.push_back(News::Door { address: Box::new(address()) });
+    end.news.push(&mut received);
+    let Some(Completion { outcome: Outcome::Received(Received::Data(lease)), .. }) = poll(&mut relay).pop()
+    else {
+        panic!("it was received");
+    };
+    drop(end);
+    for _ in 0..3 {
+        poll(&mut relay);
+    }
+    // More than it keeps back, for somebody who is not there.
+    relay.recycle(lease);
+    assert!(relay.open_file("a.log".as_ref(), &FileOptions::default()).is_err());
+    assert!(relay.listen(&address(), &ListenOptions::default()).is_err(), "the door went with its shard");
+    poll(&mut relay);
+    assert!(!relay.has_work(), "there is nobody to give anything to");
 }
