@@ -122,6 +122,22 @@ impl Op {
             Self::CloseFile { .. } => OpKind::CloseFile,
         }
     }
+
+    /// How it ends if it fails with `fault`.
+    pub(crate) fn failed(self, fault: Fault) -> Outcome {
+        match self {
+            Self::Accept { .. } => Outcome::AcceptEnded(fault),
+            Self::Connect { .. } => Outcome::Connected(Err(fault)),
+            Self::Receive { .. } => Outcome::Received(Received::Failed(fault)),
+            Self::Send { batch, .. } => Outcome::Sent(batch, Err(fault)),
+            Self::Shutdown { .. } => Outcome::ShutDown(Err(fault)),
+            Self::Close { .. } => Outcome::Closed(Err(fault)),
+            Self::Append { batch, .. } => Outcome::Appended(batch, Err(fault)),
+            Self::Sync { .. } => Outcome::Synced(Err(fault)),
+            Self::Rotate { .. } => Outcome::Rotated(Err(fault)),
+            Self::CloseFile { .. } => Outcome::FileClosed(Err(fault)),
+        }
+    }
 }
 
 /// An accepted connection.

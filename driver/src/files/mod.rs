@@ -112,7 +112,7 @@ impl Files {
             entry.close.is_none() && (closes || (entry.busy.is_none() && finished.is_out(entry.ends)))
         };
         let Some(entry) = self.entries.get_mut(key).filter(usable) else {
-            finished.push(token, refused(op));
+            finished.push(token, op.failed(INVALID));
             return;
         };
         if closes {
@@ -175,16 +175,5 @@ impl Files {
         {
             helper.give(key, Work::Close(file));
         }
-    }
-}
-
-/// How an operation ends that may not be (sentence 14).
-pub(crate) fn refused(op: Op) -> Outcome {
-    match op {
-        Op::Append { batch, .. } => Outcome::Appended(batch, Err(INVALID)),
-        Op::Sync { .. } => Outcome::Synced(Err(INVALID)),
-        Op::Rotate { .. } => Outcome::Rotated(Err(INVALID)),
-        Op::CloseFile { .. } => Outcome::FileClosed(Err(INVALID)),
-        other => unreachable!("{:?} is no operation on a file", other.kind()),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     files::{
         disk::{self, Opened},
         helper::{Done, Helper, Work},
-        refused, too_many,
+        too_many,
     },
     options::FileOptions,
     types::{Completion, FileKey, Op, Outcome, Token},
@@ -131,7 +131,7 @@ impl IoUring {
 
     pub(super) fn submit_rotate(&mut self, token: Token, key: FileKey, keep: u32) {
         if self.idle_file(key).is_none() {
-            return self.queue(token, refused(Op::Rotate { file: key, keep }));
+            return self.queue(token, Op::Rotate { file: key, keep }.failed(INVALID));
         }
         if self.helper.is_none() {
             match Helper::start(self.waker.clone()) {

@@ -453,7 +453,7 @@ impl Driver for Pipes {
                 self.finish(token, Outcome::Connected(Err(INVALID)));
             }
             of_a_file => {
-                self.finish(token, crate::files::refused(of_a_file));
+                self.finish(token, of_a_file.failed(INVALID));
             }
         }
     }

@@ -7,7 +7,7 @@ use anyport_core::{Fault, FaultKind};
 use super::{
     EndSeat,
     lane::{Receiver, Sender},
-    wire::{Call, News, Order, failed, moved_to, receive_cancelled},
+    wire::{Call, News, Order, moved_to, receive_cancelled},
 };
 use crate::{
     Address, Driver, DriverConfig, Waker,
@@ -370,7 +370,7 @@ impl RelayEnd {
             self.live -= 1;
             Outcome::Closed(Ok(()))
         } else {
-            failed(op, fault)
+            op.failed(fault)
         };
         self.say(name, outcome);
     }

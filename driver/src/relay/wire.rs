@@ -88,22 +88,6 @@ pub(super) fn moved_to(op: Op, socket: SocketKey) -> Op {
     }
 }
 
-/// How an operation ends that fails with `fault`.
-pub(super) fn failed(op: Op, fault: Fault) -> Outcome {
-    match op {
-        Op::Accept { .. } => Outcome::AcceptEnded(fault),
-        Op::Connect { .. } => Outcome::Connected(Err(fault)),
-        Op::Receive { .. } => Outcome::Received(Received::Failed(fault)),
-        Op::Send { batch, .. } => Outcome::Sent(batch, Err(fault)),
-        Op::Shutdown { .. } => Outcome::ShutDown(Err(fault)),
-        Op::Close { .. } => Outcome::Closed(Err(fault)),
-        Op::Append { batch, .. } => Outcome::Appended(batch, Err(fault)),
-        Op::Sync { .. } => Outcome::Synced(Err(fault)),
-        Op::Rotate { .. } => Outcome::Rotated(Err(fault)),
-        Op::CloseFile { .. } => Outcome::FileClosed(Err(fault)),
-    }
-}
-
 /// The end of a receive that was cancelled.
 pub(super) fn receive_cancelled() -> Outcome {
     Outcome::Received(Received::Failed(Fault::of(FaultKind::Cancelled)))

@@ -74,13 +74,7 @@ impl Sim {
         };
         let usable = |state: &&mut SimFile| state.close.is_none() && (closes || state.busy.is_none());
         let Some(state) = self.files.get_mut(file.0).filter(usable) else {
-            let outcome = match op {
-                Op::Append { batch, .. } => Outcome::Appended(batch, Err(INVALID)),
-                Op::Sync { .. } => Outcome::Synced(Err(INVALID)),
-                Op::Rotate { .. } => Outcome::Rotated(Err(INVALID)),
-                _ => Outcome::FileClosed(Err(INVALID)),
-            };
-            return self.refuse(token, outcome);
+            return self.refuse(token, op.failed(INVALID));
         };
         match op {
             Op::Append { batch, .. } => state.busy = Some(Busy::Append(token, batch)),

@@ -3,10 +3,7 @@
 
 use anyport_core::{Fault, FaultKind};
 
-use super::{
-    super::wire::{Order, failed},
-    Gone, Relay,
-};
+use super::{super::wire::Order, Gone, Relay};
 use crate::{
     SendBatch,
     types::{Completion, Op, OpKind, Outcome, Token},
@@ -24,7 +21,7 @@ impl Relay {
         let number = if ended { None } else { self.file_ops.insert_with(|_| (token, kind)) };
         let Some(number) = number else {
             let fault = Fault::of(if ended { FaultKind::Other } else { FaultKind::NoMemory });
-            return self.finished.push_back(Completion { token, outcome: failed(op, fault) });
+            return self.finished.push_back(Completion { token, outcome: op.failed(fault) });
         };
         self.order(FILES, Order::File { number: number.index, op });
     }

@@ -26,7 +26,7 @@ use super::{
     Pump, RelaySeat,
     lane::{Receiver, Sender},
     pump::cannot_wait,
-    wire::{Call, News, Order, failed, socket_of},
+    wire::{Call, News, Order, socket_of},
 };
 use crate::{
     Address, COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions,
@@ -324,7 +324,7 @@ impl Relay {
                 self.remove(link, at);
                 Outcome::Closed(Ok(()))
             }
-            op => failed(op, Fault::of(FaultKind::Other)),
+            op => op.failed(Fault::of(FaultKind::Other)),
         };
         self.finished.push_back(Completion { token, outcome });
     }
@@ -395,7 +395,7 @@ impl Driver for Relay {
         let kind = op.kind();
         let Link { sockets, orders, gone, .. } = &mut self.links[link];
         let Some(socket) = sockets.get_mut(at).filter(|socket| socket.allows(kind)) else {
-            let outcome = failed(op, Fault::of(FaultKind::InvalidSocket));
+            let outcome = op.failed(Fault::of(FaultKind::InvalidSocket));
             return self.finished.push_back(Completion { token, outcome });
         };
         if let Role::Door(number) = socket.role {
