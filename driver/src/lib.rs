@@ -12,7 +12,8 @@
 //! # The contract
 //!
 //! Every driver keeps these sentences; `tests/conformance` has at least one test for each, named after it, and
-//! runs the same suite on every driver.
+//! runs the same suite on every driver but `Pipes`, which has no addresses to connect to and no files, and tests of its
+//! own.
 //!
 //! 1. **Ownership.** A driver owns its sockets and every buffer in flight. It is safe to call with any
 //!    arguments. Dropping it cancels what is in flight, and waits until the kernel has given every buffer back.

@@ -27,6 +27,12 @@ impl Queue {
         Ticket(self.delivered + self.entries.len() as u64)
     }
 
+    /// True if nothing waits.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// True once the completion of that ticket was delivered. The default ticket always was.
     #[inline]
     pub(crate) fn is_out(&self, ticket: Ticket) -> bool {
@@ -56,8 +62,9 @@ mod tests {
         assert_eq!(tickets.map(|ticket| queue.is_out(ticket)), [true, true, false]);
         queue.deliver(&mut out, 2);
         assert_eq!(out.len(), 2);
+        assert!(!queue.is_empty());
         queue.deliver(&mut out, 3);
-        assert!(queue.is_out(tickets[2]));
+        assert!(queue.is_out(tickets[2]) && queue.is_empty());
         assert_eq!(out.iter().map(|completion| completion.token.0).collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

@@ -57,7 +57,6 @@ pub struct Pipes {
     sockets_max: usize,
     arena: Arena,
     finished: Queue,
-    finished_count: usize,
     /// Sockets with something to do, each at most once.
     work: VecDeque<SlabKey>,
     /// Sockets with something to receive and no memory for it, in the order in which they ran dry.
@@ -116,7 +115,6 @@ impl Pipes {
                 config.receive_memory_bytes,
             ),
             finished: Queue::default(),
-            finished_count: 0,
             work: VecDeque::new(),
             dry: VecDeque::new(),
             listener: None,
@@ -130,7 +128,7 @@ impl Pipes {
     pub fn has_work(&self) -> bool {
         let door = self.hub.door();
         let comes = !door.backlog.is_empty() && self.listener.is_some() && !self.short;
-        self.finished_count > 0
+        !self.finished.is_empty()
             || !self.work.is_empty()
             || comes
             || !door.ready.is_empty()
@@ -138,7 +136,6 @@ impl Pipes {
     }
 
     fn finish(&mut self, token: Token, outcome: Outcome) -> Ticket {
-        self.finished_count += 1;
         self.finished.push(token, outcome)
     }
 
@@ -266,9 +263,7 @@ impl Pipes {
 
     /// All that can be done now.
     fn turn(&mut self, out: &mut Vec<Completion>, limit: usize) {
-        let before = out.len();
         self.finished.deliver(out, limit);
-        self.finished_count -= out.len() - before;
         let ready = std::mem::take(&mut self.hub.door().ready);
         for key in ready {
             if let Some(stream) = self.stream(key) {
@@ -354,7 +349,11 @@ impl Pipes {
     }
 
     fn submit_send(&mut self, token: Token, key: SlabKey, batch: Box<SendBatch>) {
-        let state = self.stream(key).map(|stream| (stream.send.is_none(), stream.send_ends, stream.shut));
+        let state = self.stream(key).map(|stream| {
+            // A shut-down that has not had its turn is before this, too.
+            let shut = stream.shut || stream.shutdown.is_some();
+            (stream.send.is_none(), stream.send_ends, shut)
+        });
         match state {
             Some((true, ends, true)) if self.finished.is_out(ends) => {
                 self.finish(token, Outcome::Sent(batch, Err(RESET)));

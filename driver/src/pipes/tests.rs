@@ -129,6 +129,21 @@ fn a_slow_reader_holds_the_send_back_and_gets_every_byte() {
 }
 
 #[test]
+fn a_send_behind_a_shutdown_of_the_same_turn_fails_and_sends_nothing() {
+    let mut bench = Bench::new(8);
+    let (socket, mut peer) = bench.pair();
+    bench.driver.submit(SHUTDOWN, Op::Shutdown { socket });
+    bench.send(socket, b"too late");
+    let mut ends = [bench.next(), bench.next()];
+    ends.sort_by_key(|(token, _)| token.0);
+    let [(SEND, Outcome::Sent(batch, Err(RESET))), (SHUTDOWN, Outcome::ShutDown(Ok(())))] = &ends else {
+        panic!("{ends:?}");
+    };
+    assert_eq!(batch.sent(), 0);
+    assert_eq!(peer.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+#[test]
 fn who_leaves_something_unread_resets() {
     let mut bench = Bench::new(8);
     let (socket, peer) = bench.pair();
