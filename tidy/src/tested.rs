@@ -32,10 +32,20 @@ fn tests_in<'a>(tokens: &[Token<'a>], makers: &BTreeSet<&str>) -> Vec<&'a str> {
             tests.extend(name);
         }
         if window[1].text == "!" && makers.contains(window[0].text) {
-            tests.extend(group(&tokens[at + 2..]).iter().map(|token| token.text));
+            tests.extend(listed(group(&tokens[at + 2..])));
         }
     }
     tests
+}
+
+/// The names in a list, without their attributes.
+fn listed<'a>(list: &[Token<'a>]) -> Vec<&'a str> {
+    let (mut names, mut rest) = (Vec::new(), list);
+    while let [first, after @ ..] = rest {
+        rest = if first.text == "#" { &after[group(after).len()..] } else { after };
+        names.push(first.text);
+    }
+    names
 }
 
 fn is_test_attribute(window: &[Token]) -> bool {
@@ -64,7 +74,7 @@ mod tests {
     fn tests_are_what_is_marked_or_listed_and_not_every_function() {
         let macros = "macro_rules! on_each {\n($($case:ident)*) => { $(#[test] fn $case() { super::$case(1); })* };\n}\n\
                       macro_rules! plain {\n($($name:ident)*) => { $(fn $name() {})* };\n}";
-        let cases = "on_each! { listed also_listed }\nplain! { made }\nfn listed(driver: u8) { helper() }\n\
+        let cases = "on_each! { listed #[cfg(unix)] also_listed }\nplain! { made }\nfn listed(driver: u8) { helper() }\n\
                      fn helper() {}\n// #[test] fn spoken() {}\n\
                      #[test]\n#[cfg(unix)]\nfn marked() {}\nfn after() {}";
         let files = [SourceFile::new("a/tests/support.rs", macros), SourceFile::new("a/tests/b.rs", cases)];
@@ -72,7 +82,7 @@ mod tests {
         for test in ["listed", "also_listed", "marked"] {
             assert!(tests.contains(test), "{test}");
         }
-        for other in ["helper", "made", "after", "spoken"] {
+        for other in ["helper", "made", "after", "spoken", "unix"] {
             assert!(!tests.contains(other), "{other}");
         }
     }
