@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`layering`] | which crate may use which; each dependency says why it is there |
 //! | [`paths`] | names that a part of the tree may not use: clocks, sockets, descriptors |
+//! | [`ports`] | each example listens on ports of its own |
 //! | [`source`] | file length, left-overs, sleeping and ignored tests, crate docs |
 //! | [`unsafety`] | where `unsafe` may stand, and what must stand above it |
 //! | [`contract`] | each sentence of the driver's contract has a test |
@@ -25,6 +26,7 @@ pub mod lexer;
 pub mod limits;
 pub mod markdown;
 pub mod paths;
+pub mod ports;
 pub mod rows;
 pub mod source;
 pub mod tested;

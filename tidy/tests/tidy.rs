@@ -7,6 +7,7 @@ use anyport_tidy::{
     layering::{self, Layer},
     limits, markdown,
     paths::{self, Ban},
+    ports::{self, Talks},
     rows, source,
     tree::{self, SourceFile, TextFile},
     unsafety,
@@ -240,6 +241,11 @@ fn every_class_of_bugs_that_is_named_has_a_row() {
     // Its own samples name classes that there are not.
     let sources: Vec<_> = sources().into_iter().filter(|file| !file.path.starts_with("tidy/")).collect();
     none(rows::classes_without_a_row(page, &sources));
+}
+
+#[test]
+fn each_example_has_its_own_ports() {
+    none(ports::shared(&sources(), &[Talks { example: "proxy", port: 7000 }]));
 }
 
 #[test]
