@@ -28,7 +28,10 @@ impl Audit {
     fn find<H: Handler>(&self, local: &Local<H>, listens: bool, ready: usize) -> Result<(), String> {
         ensure(listens, || "its listener is gone, and it is not ending".to_owned())?;
         ensure(local.dirty.is_empty(), || format!("{} sessions were not flushed", local.dirty.len()))?;
-        local.files.audit()?;
+        // What `on_start` opens is opened in the first turn.
+        if local.now > local.started {
+            local.files.audit()?;
+        }
         let (mut opened, mut batches, mut held) = (0, 0, 0);
         for (key, slot) in local.sessions.iter() {
             let id = local.id(key);

@@ -2,12 +2,14 @@
 //! it asked for, the world writes down what the peers did; whatever contradicts that is a failure.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use anyport::{CloseReason, SessionId};
+
+use crate::handler::Next;
 
 /// Groups of each service.
 pub(crate) const GROUPS: usize = 3;
@@ -24,6 +26,15 @@ pub(crate) struct Stray {
     loose: bool,
     /// Messages of the session's own stream that were sent before it.
     after: u64,
+}
+
+/// Whom a stray was for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Audience {
+    /// Whoever is in a group, but one.
+    Group { service: u8, group: usize, except: Option<SessionId> },
+    /// One session.
+    One(SessionId),
 }
 
 /// A timer of a session.
@@ -75,6 +86,8 @@ pub(crate) struct Record {
     pub(crate) tokens: VecDeque<u64>,
     pub(crate) alarms: HashMap<u16, Alarm>,
     pub(crate) groups: Vec<usize>,
+    /// Groups that it was in at any time.
+    groups_ever: HashSet<usize>,
     /// Results of work that are to come.
     pub(crate) results_due: u32,
     /// It was told that the engine ends.
@@ -111,8 +124,21 @@ pub(crate) struct Ledger {
     pub(crate) ended_by_itself: Vec<usize>,
     /// Members of each group of each service, wherever they live.
     members: [Vec<Vec<usize>>; 2],
-    /// The order of everything is known: there is one shard.
-    pub(crate) ordered: bool,
+    /// Of each service, whether the order of everything is known: there is one shard.
+    pub(crate) ordered: [bool; 2],
+    /// Whom each stray was for, by its publisher and number, where the order of everything is not known.
+    published: HashMap<(u16, u32), Audience>,
+    /// The engine was told to end within a time: whatever is left then is closed.
+    pub(crate) hurried: bool,
+    /// Connections of the client that are to be opened again, by their number.
+    again: HashMap<usize, Next>,
+    /// Connections that are not opened again.
+    given_up: HashSet<usize>,
+    /// Connections that somebody asked for, and that have not opened.
+    wanted: HashSet<u64>,
+    wants: u64,
+    /// No connection is opened again from now on.
+    pub(crate) leaving: bool,
     /// A rule that is wrong holds as well: it must be reported as broken.
     pub(crate) canary: bool,
     /// What happened, for a reader; only when somebody will read it.
@@ -121,7 +147,8 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(start: Instant, shards: usize, tells: bool) -> Self {
+    /// `shards` are those of each service.
+    pub(crate) fn new(start: Instant, shards: [usize; 2], tells: bool) -> Self {
         Self {
             records: Vec::new(),
             by_id: HashMap::new(),
@@ -135,11 +162,18 @@ impl Ledger {
             stopping: None,
             stalled: None,
             asleep: Duration::ZERO,
-            job_of_shard: vec![0; shards],
+            job_of_shard: vec![0; shards[0]],
             jobs_run: 0,
             ended_by_itself: Vec::new(),
             members: std::array::from_fn(|_| vec![Vec::new(); GROUPS]),
-            ordered: shards == 1,
+            ordered: shards.map(|shards| shards == 1),
+            published: HashMap::new(),
+            hurried: false,
+            again: HashMap::new(),
+            given_up: HashSet::new(),
+            wanted: HashSet::new(),
+            wants: 0,
+            leaving: false,
             canary: false,
             story: tells.then(Vec::new),
             start,
@@ -201,6 +235,7 @@ impl Ledger {
             tokens: VecDeque::new(),
             alarms: HashMap::new(),
             groups: Vec::new(),
+            groups_ever: HashSet::new(),
             results_due: 0,
             told_drain: false,
         });
@@ -245,7 +280,7 @@ impl Ledger {
             (Some(CloseReason::Drained), CloseReason::DrainDeadline) => {}
             // An abort cuts it short.
             (Some(CloseReason::Drained), CloseReason::Stopped)
-                if self.stopping == Some(CloseReason::Stopped) => {}
+                if self.stopping == Some(CloseReason::Stopped) || self.hurried => {}
             (Some(exact), _) => self.ensure(exact == reason, || {
                 format!("session {id} ended as {reason:?}, but was told {exact:?} while it was open")
             }),
@@ -277,6 +312,7 @@ impl Ledger {
     pub(crate) fn joined(&mut self, at: usize, group: usize) {
         let record = &mut self.records[at];
         record.groups.push(group);
+        record.groups_ever.insert(group);
         self.members[record.id.service() as usize][group].push(at);
     }
 
@@ -305,8 +341,39 @@ impl Ledger {
             // It may be what its queue has no room for.
             record.possible.push(CloseReason::SendQueueFull);
         }
-        if self.ordered && record.closed.is_none() && !record.ending {
+        if self.ordered[record.id.service() as usize] && record.closed.is_none() && !record.ending {
             record.strays.push_back(Stray { publisher, number, loose, after: record.sent });
+        }
+    }
+
+    /// A stray is about to be sent.
+    pub(crate) fn published(&mut self, publisher: u16, number: u32, audience: Audience) {
+        let service = match audience {
+            Audience::Group { service, .. } => service,
+            Audience::One(id) => id.service(),
+        };
+        if !self.ordered[service as usize] {
+            self.published.insert((publisher, number), audience);
+        }
+    }
+
+    /// Where no order is known: a stray was for the session to whose peer it came.
+    fn look_at_audience(&self, at: usize, publisher: u16, number: u32) -> Result<(), String> {
+        let Record { id, groups_ever, .. } = &self.records[at];
+        let is_for = match self.published.get(&(publisher, number)) {
+            Some(&Audience::Group { service, group, except }) => {
+                service == id.service() && groups_ever.contains(&group) && except != Some(*id)
+            }
+            Some(Audience::One(one)) => one == id,
+            None => false,
+        };
+        if is_for {
+            Ok(())
+        } else {
+            let audience = self.published.get(&(publisher, number));
+            Err(format!(
+                "message {number} of publisher {publisher:04x} was not for session {id}, but for {audience:?}"
+            ))
         }
     }
 
@@ -318,10 +385,10 @@ impl Ledger {
         number: u32,
         own: u64,
     ) -> Result<(), String> {
-        if !self.ordered {
-            return Ok(());
-        }
         let Some(&at) = self.by_id.get(&session) else { return Ok(()) };
+        if !self.ordered[self.records[at].id.service() as usize] {
+            return self.look_at_audience(at, publisher, number);
+        }
         let record = &mut self.records[at];
         let id = record.id;
         while let Some(stray) = record.strays.pop_front() {
@@ -377,7 +444,7 @@ impl Ledger {
         }
         let lost = record.lost + record.strays.len() as u64;
         match record.losses {
-            Some(losses) if self.ordered && losses != lost => {
+            Some(losses) if self.ordered[id.service() as usize] && losses != lost => {
                 Err(format!("session {id} lost {lost} messages, and the engine says {losses}"))
             }
             _ => Ok(()),
@@ -419,6 +486,60 @@ impl Ledger {
         if was_open {
             record.exact.get_or_insert(reason);
         }
+    }
+
+    // ---- connections of the client ----
+
+    /// Names a connection that somebody asks for.
+    pub(crate) fn want(&mut self) -> u64 {
+        self.wants += 1;
+        self.wanted.insert(self.wants);
+        self.wants
+    }
+
+    /// It has opened, or nobody asks for it any more. False if that was so before.
+    pub(crate) fn unwant(&mut self, wanted: u64) -> bool {
+        self.wanted.remove(&wanted)
+    }
+
+    /// A connection ended, or could not be opened: this follows. With nothing to follow it is given up, unless its
+    /// number goes to another one.
+    pub(crate) fn tries_again(&mut self, connection: usize, next: Option<Next>, is_manual: bool) {
+        self.again.remove(&connection);
+        self.given_up.remove(&connection);
+        if let Some(next) = next {
+            self.again.insert(connection, next);
+        } else if !is_manual {
+            self.given_up.insert(connection);
+        }
+    }
+
+    /// A connection was tried, and opened or failed.
+    pub(crate) fn tried_again(&mut self, connection: usize, now: Instant, how: &str) {
+        let next = self.again.remove(&connection);
+        let given_up = self.given_up.contains(&connection);
+        self.ensure(!given_up, || format!("connection {connection} {how}, and was given up before"));
+        if let Some(next) = next {
+            self.ensure(now >= next.from, || {
+                let early = next.from.saturating_duration_since(now);
+                format!("connection {connection} {how} {early:?} before its wait was over")
+            });
+        }
+    }
+
+    /// The connections of one shard do not wait any more.
+    pub(crate) fn hurried_connections(&mut self, shard: usize, shards: usize, now: Instant) {
+        for (connection, next) in &mut self.again {
+            if connection % shards == shard {
+                next.from = next.from.min(now);
+            }
+        }
+    }
+
+    /// A connection that was to be opened again long ago.
+    pub(crate) fn forgotten_connection(&self, now: Instant) -> Option<usize> {
+        let is_overdue = |next: &Next| next.must && next.from + Duration::from_mins(10) < now;
+        self.again.iter().find(|(_, next)| is_overdue(next)).map(|(connection, _)| *connection)
     }
 
     // ---- what peers do ----

@@ -18,13 +18,17 @@
 //! | nothing is told outside of opening and end, while paused, or after the handler ended it | `ledger` |
 //! | listeners listen, nobody waits for nothing | `SimEngine::check`; probes in `world`, at the end |
 //! | timers are neither early nor late, jobs run once, in order, on their session or shard | `ledger`, `world` |
-//! | messages to groups come to their members only, once, in order; on one shard, in their place among all others | `peers`, `ledger` |
+//! | messages to groups come to their members only, once, in order; on one shard, in their place among all others, and whole; on several, what does not come is not missed | `peers`, `ledger` |
 //! | what may be lost is lost by the rule that it came with, and counted exactly | `ledger`, `handler` |
 //! | timers of sessions are in time; what was sent is told; results of work come once, to the session that asked | `ledger`, `handler` |
+//! | a client's connection is opened again after its wait and not before, or never, as it was decided | `handler`, `ledger` |
+//! | records go to a file that was opened, and it tells what it was asked for | `handler` |
 //! | a drain is told, and ends by its deadline; nobody opens after it; nothing is left | `handler`, `world` |
 //!
-//! Not looked at here: files, logic threads, reconnecting clients and admission by address, which have simulated tests of
-//! their own (`anyport/tests/sim`); and how much one turn may do, which is counted there too.
+//! Servers run on the shards or on logic threads; clients connect once, again and again, or when they are told.
+//!
+//! Not looked at here, and by simulated tests of their own (`anyport/tests/sim`) instead: what is in files, admission by
+//! address, services without a network, and how much one turn may do. Clients have their handlers on the shards.
 //!
 //! | file | idea |
 //! |---|---|

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use anyport::{
-    DriverConfig, Limits, Rates, SendMarks, Spread,
+    Backoff, DriverConfig, Limits, Rates, SendMarks, Spread,
     sim::{Behaviour, Faults},
 };
 
@@ -18,6 +18,17 @@ pub enum Codec {
     Lines,
     /// [`anyport::SizeKind`].
     SizeKind,
+}
+
+/// When the client service opens its connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dial {
+    /// When the engine starts.
+    Once,
+    /// Then, and again.
+    Again(Backoff),
+    /// When it is told to.
+    Manual,
 }
 
 /// Everything that does not happen at a time of its own.
@@ -35,6 +46,10 @@ pub struct Config {
     pub limits: Limits,
     /// Connections that the client service opens.
     pub clients: usize,
+    /// When.
+    pub dial: Dial,
+    /// Logic threads of the server; none if its handlers run on the shards.
+    pub logic_threads: Option<usize>,
     /// Largest body of a message, in bytes.
     pub body_max: usize,
     /// How the network behaves, and what goes wrong in it.
@@ -47,11 +62,13 @@ pub struct Config {
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { codec, shards, spread, driver, limits, clients, body_max, behaviour, mood, .. } = self;
+        let Self { codec, shards, spread, driver, limits, clients, dial, body_max, behaviour, mood, .. } =
+            self;
         writeln!(
             f,
             "  codec {codec:?}, bodies of at most {body_max} bytes, {shards} shards, {spread:?}, {clients} clients"
         )?;
+        writeln!(f, "  {dial:?}, logic threads {:?}", self.logic_threads)?;
         writeln!(f, "  {driver:?}")?;
         writeln!(f, "  {limits:?}")?;
         let Behaviour { delay_max, socket_buffer_bytes, step_bytes_max, faults, .. } = behaviour;
@@ -209,6 +226,11 @@ fn stop(chance: &mut Chance) -> Vec<Event> {
 }
 
 impl Config {
+    /// Shards of the server and of the client: threads that their handlers run on.
+    pub fn shards_of_services(&self) -> [usize; 2] {
+        [self.logic_threads.unwrap_or(self.shards), self.shards]
+    }
+
     fn drawn(seed: u64, chance: &mut Chance) -> Self {
         let shards = chance.pick(&[1, 1, 2, 3]);
         let receive_buffer_bytes = chance.pick(&[16, 64, 700, 4 << 10, 64 << 10]);
@@ -226,6 +248,8 @@ impl Config {
             driver,
             limits: limits(chance, body_max),
             clients: chance.pick(&[0, 0, 1, 3]),
+            dial: dial(chance),
+            logic_threads: chance.pick(&[None, None, None, Some(1), Some(2)]),
             body_max,
             behaviour: Self::behaviour(seed, chance),
             mood: Mood::drawn(chance),
@@ -241,6 +265,22 @@ impl Config {
             .with_socket_buffer_bytes(1.max(capacity / 4)..=capacity)
             .with_step_bytes_max(chance.pick(&[2, 50, 64 << 10]).max(capacity / 64))
             .with_faults(faults)
+    }
+}
+
+fn dial(chance: &mut Chance) -> Dial {
+    match chance.below(4) {
+        0 | 1 => Dial::Once,
+        2 => {
+            let first = Duration::from_millis(chance.pick(&[1, 100, 5_000]));
+            Dial::Again(Backoff {
+                first,
+                cap: first * chance.pick(&[1, 10]),
+                budget: chance.pick(&[None, None, Some(1), Some(4)]),
+                stable_after: Duration::from_millis(chance.pick(&[0, 10, 10_000])),
+            })
+        }
+        _ => Dial::Manual,
     }
 }
 

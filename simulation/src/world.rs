@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyport::{
-    Client, CloseReason, Counters, Engine, FaultKind, Lines, PostError, Raw, Remote, Server, SizeKind,
+    Client, CloseReason, Counters, Engine, FaultKind, Lines, Placement, PostError, Raw, Remote, Server,
+    SizeKind,
     sim::{
         FaultClass::{
             self, CancelLate, Clog, Drought, Late, Receive, Reset, Send, Shutdown, Silence, SlowClose,
@@ -18,7 +19,7 @@ use crate::{
     ledger::{Alarm, Ledger, Record},
     panics,
     peers::Peer,
-    plan::{Act, Codec, Habit, PEERS, Plan},
+    plan::{Act, Codec, Dial, Habit, PEERS, Plan},
     stream::{Messages, Wire},
 };
 
@@ -84,11 +85,10 @@ fn run_with<C: Wire>(plan: &Plan, options: &Options, codec: C) -> Outcome {
     let net = SimNet::with_behaviour(plan.seed, plan.config.behaviour.clone());
     net.record_faults(true);
     net.suppress(options.suppressed.iter().copied());
-    let mut ledger = Ledger::new(net.now(), plan.config.shards, options.tell);
+    let mut ledger = Ledger::new(net.now(), plan.config.shards_of_services(), options.tell);
     ledger.canary = options.canary;
     let messages = Messages::new(plan.config.body_max);
-    let shared =
-        Arc::new(Shared::new(plan.seed, plan.config.mood.clone(), plan.config.limits, messages, ledger));
+    let shared = Arc::new(Shared::new(plan.seed, &plan.config, messages, ledger));
     let mut turns = 0;
     let ended = panics::caught(|| {
         World::new(plan, codec, &net, &shared)?.map_or(Ok(()), |world| world.run(&mut turns))
@@ -153,9 +153,16 @@ impl<'a, C: Wire> World<'a, C> {
             move |shard| Everything::new(number, shard, codec, Arc::clone(&shared))
         };
         let server = Server::bind(SERVER, codec).limits(config.limits).backlog(8);
+        let placement = config.logic_threads.map_or(Placement::Shard, |threads| Placement::Logic { threads });
+        let server = server.placement(placement);
         let server = engine.add_server(server, make(0)).map_err(text)?;
         let client = if config.clients > 0 {
             let client = Client::to(UPSTREAM, codec).limits(config.limits).connections(config.clients);
+            let client = match config.dial {
+                Dial::Once => client,
+                Dial::Again(backoff) => client.reconnect(backoff),
+                Dial::Manual => client.manual(),
+            };
             Some(engine.add_client(client, make(1)).map_err(text)?)
         } else {
             None
@@ -184,7 +191,7 @@ impl<'a, C: Wire> World<'a, C> {
             taken: [0; PEERS as usize],
             labels: 0,
             jobs_posted: 0,
-            posted: vec![0; plan.config.shards],
+            posted: vec![0; plan.config.shards_of_services()[0]],
             calm: false,
             steps: 0,
         }))
@@ -387,7 +394,7 @@ impl<'a, C: Wire> World<'a, C> {
     }
 
     fn post_to_shard(&mut self, shard: u8) {
-        let shard = shard as usize % self.plan.config.shards;
+        let shard = shard as usize % self.posted.len();
         self.jobs_posted += 1;
         let number = self.jobs_posted;
         let posted = self.server.post_to_shard(shard, move |handler, on| {
@@ -460,7 +467,7 @@ impl<'a, C: Wire> World<'a, C> {
         self.look_at_peers()?;
         if self.shared.ledger().stopping.is_none() {
             // Several at once, to shards that nothing else wakes.
-            for job in 0..3 * self.plan.config.shards {
+            for job in 0..3 * self.posted.len() {
                 self.post_to_shard(job as u8);
             }
             self.rest("jobs were posted")?;
@@ -659,6 +666,9 @@ impl<'a, C: Wire> World<'a, C> {
                 ));
             }
         }
+        if let Some(connection) = ledger.forgotten_connection(now).filter(|_| ledger.stopping.is_none()) {
+            return Err(format!("connection {connection} was to be opened again, and nobody does"));
+        }
         for (shard, (&posted, &run)) in self.posted.iter().zip(&ledger.job_of_shard).enumerate() {
             if posted != run && ledger.stopping.is_none() {
                 return Err(format!(
@@ -671,6 +681,7 @@ impl<'a, C: Wire> World<'a, C> {
 
     /// All peers go: no session may stay.
     fn leave(&mut self) -> Checked {
+        self.shared.ledger().leaving = true;
         for at in 0..self.peers.len() {
             self.caused(at, CloseReason::PeerClosed);
             self.peers[at] = None;

@@ -1,6 +1,9 @@
 //! A handler that does everything: each call of the API in each callback, panics included. What it does follows from
 //! the seed, the session and how often that was called; so it stays the same when other sessions go.
 
+mod dial;
+mod files;
+mod mood;
 mod more;
 
 use std::{
@@ -18,8 +21,12 @@ use anyport::{
 use crate::{
     chance::Chance,
     ledger::{GROUPS, Ledger},
+    plan::{Config, Dial},
     stream::{Messages, Wire, WireStream, label_of},
 };
+
+pub(crate) use dial::Next;
+pub use mood::{Call, Mood};
 
 /// Names of the groups of each service.
 const GROUP_NAMES: [&str; GROUPS] = ["red", "green", "blue"];
@@ -28,142 +35,6 @@ const SESSION_TIMERS: u64 = 4;
 /// Frames of a session that the handler answers in good weather.
 const ANSWERS_IN_CALM: u32 = 16;
 
-/// What a handler may do of its own accord.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[expect(missing_docs, reason = "each is the call of the API that has this name")]
-pub enum Call {
-    Send,
-    SendShared,
-    Burst,
-    SendTooLarge,
-    Pause,
-    Resume,
-    Drain,
-    Kick,
-    Close,
-    SetTimer,
-    ForEach,
-    Other,
-    Panic,
-    StopEngine,
-    Join,
-    Leave,
-    Publish,
-    PublishExcept,
-    PublishLoose,
-    SendLoose,
-    SendNotify,
-    SendVectored,
-    DrainWith,
-    SetSessionTimer,
-    CancelSessionTimer,
-    Offload,
-    OffloadForShard,
-    Connect,
-    ReconnectNow,
-    Append,
-}
-
-impl Call {
-    /// Every call.
-    pub const ALL: [Self; 30] = [
-        Self::Send,
-        Self::SendShared,
-        Self::Burst,
-        Self::SendTooLarge,
-        Self::Pause,
-        Self::Resume,
-        Self::Drain,
-        Self::Kick,
-        Self::Close,
-        Self::SetTimer,
-        Self::ForEach,
-        Self::Other,
-        Self::Panic,
-        Self::StopEngine,
-        Self::Join,
-        Self::Leave,
-        Self::Publish,
-        Self::PublishExcept,
-        Self::PublishLoose,
-        Self::SendLoose,
-        Self::SendNotify,
-        Self::SendVectored,
-        Self::DrainWith,
-        Self::SetSessionTimer,
-        Self::CancelSessionTimer,
-        Self::Offload,
-        Self::OffloadForShard,
-        Self::Connect,
-        Self::ReconnectNow,
-        Self::Append,
-    ];
-
-    /// How often it is drawn, against the others.
-    fn weight(self) -> u32 {
-        match self {
-            Self::Send => 60,
-            Self::SendShared
-            | Self::SetTimer
-            | Self::Resume
-            | Self::Join
-            | Self::Publish
-            | Self::PublishExcept
-            | Self::PublishLoose
-            | Self::SendLoose
-            | Self::SetSessionTimer => 20,
-            Self::Burst
-            | Self::SendTooLarge
-            | Self::Pause
-            | Self::ForEach
-            | Self::Other
-            | Self::SendNotify
-            | Self::SendVectored
-            | Self::Leave
-            | Self::CancelSessionTimer
-            | Self::Offload
-            | Self::OffloadForShard
-            | Self::Append => 8,
-            Self::Connect | Self::ReconnectNow => 4,
-            Self::Drain | Self::DrainWith | Self::Kick | Self::Close | Self::Panic => 2,
-            Self::StopEngine => 1,
-        }
-    }
-}
-
-/// Which calls the handler makes, and how often.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Mood {
-    /// Calls that it makes.
-    pub calls: Vec<Call>,
-    /// Calls in one callback, on average, in eighths.
-    pub eagerness: u32,
-}
-
-impl Mood {
-    pub(crate) fn drawn(chance: &mut Chance) -> Self {
-        let mut calls: Vec<_> = Call::ALL.into_iter().filter(|_| chance.one_in(2)).collect();
-        // One stop ends everything that could still be seen: few seeds have it.
-        if !chance.one_in(8) {
-            calls.retain(|call| *call != Call::StopEngine);
-        }
-        if !calls.contains(&Call::Send) && !chance.one_in(8) {
-            calls.push(Call::Send);
-        }
-        Self { calls, eagerness: 1 + chance.below(24) as u32 }
-    }
-
-    fn pick(&self, chance: &mut Chance) -> Option<Call> {
-        let sum: u32 = self.calls.iter().map(|call| call.weight()).sum();
-        let mut left = chance.below(u64::from(sum.max(1))) as u32;
-        self.calls.iter().copied().find(|call| {
-            let found = left < call.weight();
-            left = left.saturating_sub(call.weight());
-            found
-        })
-    }
-}
-
 /// How a message of a session's own stream is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum How {
@@ -171,6 +42,8 @@ pub(crate) enum How {
     Shared,
     InParts,
     Notified,
+    /// And drains the session.
+    LastWord,
 }
 
 /// What becomes of a message that may be lost.
@@ -194,13 +67,18 @@ pub(crate) struct Shared {
     pub(crate) seed: u64,
     pub(crate) mood: Mood,
     pub(crate) limits: Limits,
+    pub(crate) dial: Dial,
+    /// Shards of the engine: those of the client service.
+    pub(crate) shards: usize,
     pub(crate) messages: Messages,
     ledger: Mutex<Ledger>,
 }
 
 impl Shared {
-    pub(crate) fn new(seed: u64, mood: Mood, limits: Limits, messages: Messages, ledger: Ledger) -> Self {
-        Self { seed, mood, limits, messages, ledger: Mutex::new(ledger) }
+    pub(crate) fn new(seed: u64, config: &Config, messages: Messages, ledger: Ledger) -> Self {
+        let Config { mood, limits, dial, shards, .. } = config;
+        let (mood, limits, dial) = (mood.clone(), *limits, *dial);
+        Self { seed, mood, limits, dial, shards: *shards, messages, ledger: Mutex::new(ledger) }
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -218,6 +96,10 @@ pub(crate) struct Mine {
     calls: u64,
     /// Frames that were answered in good weather.
     answers: u32,
+    /// What it was asked for with, if somebody asked for it.
+    pub(crate) wanted: Option<u64>,
+    /// What follows its end, if the handler said so.
+    follows: Option<Reconnect>,
     incoming: Option<WireStream>,
     /// The first bytes of a stream without frames, until they name it.
     first: Vec<u8>,
@@ -234,11 +116,11 @@ pub(crate) struct Everything<C: Wire> {
     published: u32,
     /// Which service it is of, as a part of its file's name.
     number: usize,
-    file: Option<FileId>,
-    /// Records that were appended to it.
-    records: u64,
+    records: files::Records,
     /// It was told that the engine ends.
     is_ending: bool,
+    /// Connections that it let be opened again in good weather.
+    again_in_calm: u32,
 }
 
 impl<C: Wire> Everything<C> {
@@ -252,9 +134,9 @@ impl<C: Wire> Everything<C> {
             calls: 0,
             published: 0,
             number,
-            file: None,
-            records: 0,
+            records: files::Records::default(),
             is_ending: false,
+            again_in_calm: 0,
         }
     }
 
@@ -296,11 +178,7 @@ impl<C: Wire> Everything<C> {
             Call::SendTooLarge => self.send_too_large(session),
             Call::Pause => self.pause(session, true),
             Call::Resume => self.pause(session, false),
-            Call::DrainWith => {
-                self.send(session, How::Alone);
-                let drain = |session: &mut Session<Self>| session.drain();
-                self.end(session, CloseReason::Drained, drain);
-            }
+            Call::DrainWith => self.send(session, How::LastWord),
             Call::Drain => {
                 let drain = |session: &mut Session<Self>| session.drain();
                 self.end(session, CloseReason::Drained, drain);
@@ -345,16 +223,12 @@ impl<C: Wire> Everything<C> {
             }
             Call::Offload => self.offload(session, chance),
             Call::OffloadForShard => Self::offload_for_shard(&mut session.shard()),
-            Call::Connect => {
-                // Refused wherever the client is none that connects when it is told.
-                let connected = session.shard().connect();
-                let id = session.id();
-                self.shared.ledger().ensure(connected.is_err(), || {
-                    format!("session {id}: its service opened a connection, and is not one that does")
-                });
+            Call::Connect => self.connect(&mut session.shard()),
+            Call::ReconnectNow => self.reconnect_now(&mut session.shard()),
+            Call::SetReconnect => self.set_reconnect(session, chance),
+            Call::Append | Call::SyncFile | Call::RotateFile | Call::CloseFile => {
+                self.use_file(&mut session.shard(), call);
             }
-            Call::ReconnectNow => drop(session.shard().reconnect_now()),
-            Call::Append => self.append(&mut session.shard()),
             Call::SendLoose => self.send_loose(session, overflow(chance)),
             Call::SetSessionTimer => self.set_session_timer(session, chance),
             Call::CancelSessionTimer => {
@@ -364,6 +238,7 @@ impl<C: Wire> Everything<C> {
                 self.shared.ledger().stopping.get_or_insert(CloseReason::Drained);
                 session.shard().stop_engine();
             }
+            Call::StopEngineWithin => self.stop_within(&mut session.shard(), chance),
             Call::Panic => {
                 let was_open = is_open(session);
                 if let Some(at) = session.state().record {
@@ -398,9 +273,10 @@ impl<C: Wire> Everything<C> {
                 session.send_vectored(frame.kind, &[front, &[], back])
             }
             How::Notified => session.send_notify(frame, number),
+            How::LastWord => session.drain_with(frame),
         };
         let marks = shared.limits.send;
-        let after = session.queued_bytes();
+        let (after, still_open) = (session.queued_bytes(), session.is_open());
         let fits = before + size <= marks.queue_max_bytes;
         let expected = match (was_open, fits) {
             (false, _) => Sent::Refused(Refusal::NotOpen),
@@ -436,6 +312,11 @@ impl<C: Wire> Everything<C> {
             Sent::Refused(Refusal::OverBudget) => ledger.ended_by_us(at, CloseReason::SendBudget, was_open),
             Sent::Skipped => ledger.fail(|| format!("session {id}: what may not be lost was skipped")),
             Sent::Refused(_) => {}
+        }
+        if how == How::LastWord {
+            // What ended it before stays its reason.
+            ledger.ended_by_us(at, CloseReason::Drained, was_open);
+            ledger.ensure(!still_open, || format!("session {id} is open after its last word"));
         }
     }
 
@@ -522,6 +403,18 @@ impl<C: Wire> Everything<C> {
                 shared.ledger().stopping.get_or_insert(CloseReason::Drained);
                 shard.stop_engine();
             }
+            Some(Call::StopEngineWithin) => self.stop_within(shard, &mut chance),
+            Some(Call::Publish | Call::PublishLoose) => {
+                let (service, group) = (self.number as u8, chance.below(GROUPS as u64) as usize);
+                let overflow = overflow(&mut chance);
+                self.publish(shard, service, group, None, overflow);
+            }
+            Some(Call::OffloadForShard) => Self::offload_for_shard(shard),
+            Some(call @ (Call::Append | Call::SyncFile | Call::RotateFile | Call::CloseFile)) => {
+                self.use_file(shard, call);
+            }
+            Some(Call::Connect) => self.connect(shard),
+            Some(Call::ReconnectNow) => self.reconnect_now(shard),
             _ => {}
         }
     }
@@ -696,6 +589,7 @@ impl<C: Wire> Handler for Everything<C> {
             at
         };
         session.state().record = Some(at);
+        self.seat_opened(session);
         // The label of what we send comes first.
         self.send(session, How::Alone);
         self.act(session, 1);
@@ -749,6 +643,7 @@ impl<C: Wire> Handler for Everything<C> {
                 });
             }
         }
+        self.seat_ended(session);
         // Also if the handler panics.
         let _gone = at.map(|at| Gone { at, shared: Arc::clone(&self.shared) });
         self.act(session, 4);
@@ -799,8 +694,7 @@ impl<C: Wire> Handler for Everything<C> {
     }
 
     fn on_file(&mut self, shard: &mut Shard<Self>, file: FileId, event: FileEvent) {
-        let known = self.file == Some(file);
-        self.shared.ledger().ensure(known, || format!("{event:?} of a file that was not opened"));
+        self.file_event(file, event);
         self.act_on_shard(shard, 7);
     }
 
@@ -814,12 +708,6 @@ impl<C: Wire> Handler for Everything<C> {
     }
 
     fn on_connect_failed(&mut self, shard: &mut Shard<Self>, failure: &ConnectFailure) -> Reconnect {
-        let now = shard.now();
-        let mut ledger = self.shared.ledger();
-        ledger.connect_failed += 1;
-        ledger.tell(now, || format!("connecting to {} failed: {}", failure.to, failure.fault));
-        drop(ledger);
-        self.act_on_shard(shard, 3);
-        Reconnect::AsConfigured
+        self.connect_failed(shard, failure)
     }
 }

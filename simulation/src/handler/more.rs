@@ -1,16 +1,16 @@
 //! What the handler does besides its streams: groups, messages that may be lost, timers of sessions, work off the
-//! thread, files.
+//! thread.
 
 use std::{panic::resume_unwind, time::Duration};
 
 use anyport::{
-    AppendFile, Encode, Frame, OffloadError, Overflow, Reach, Sent, Session, SessionId, Shard, TimerKey,
+    CloseReason, Encode, Frame, OffloadError, Overflow, Reach, Sent, Session, SessionId, Shard, TimerKey,
 };
 
 use super::{Everything, GROUP_NAMES, SESSION_TIMERS, is_open};
 use crate::{
     chance::Chance,
-    ledger::{Alarm, GROUPS},
+    ledger::{Alarm, Audience, GROUPS},
     stream::Wire,
 };
 
@@ -54,6 +54,7 @@ impl<C: Wire> Everything<C> {
         let frame = Frame { kind: 0, body: &body };
         {
             let mut ledger = self.shared.ledger();
+            ledger.published(publisher, number, Audience::Group { service, group: which, except });
             let members = ledger.members(service as usize, which).to_vec();
             for at in members {
                 if Some(ledger.records[at].id) != except {
@@ -68,7 +69,7 @@ impl<C: Wire> Everything<C> {
         let mut ledger = self.shared.ledger();
         let members = ledger.members(service as usize, which).len();
         // On other shards some may have gone meanwhile.
-        let ordered = ledger.ordered;
+        let ordered = ledger.ordered[service as usize];
         ledger.ensure(!ordered || reach == Reach::Members(members), || {
             format!("a message to {members} members of group {which} answered {reach:?}")
         });
@@ -89,6 +90,7 @@ impl<C: Wire> Everything<C> {
         let (before, marks) = (session.queued_bytes(), self.shared.limits.send);
         let (publisher, number) = self.next_stray(id.service());
         let body = self.shared.messages.stray(publisher, number);
+        self.shared.ledger().published(publisher, number, Audience::One(id));
         if was_open {
             self.shared.ledger().stray_sent(at, publisher, number, true);
         }
@@ -105,7 +107,7 @@ impl<C: Wire> Everything<C> {
         });
     }
 
-    // ---- work off the thread, and files ----
+    // ---- work off the thread ----
 
     pub(super) fn offload(&mut self, session: &mut Session<Self>, chance: &mut Chance) {
         let Some(at) = session.state().record else { return };
@@ -154,15 +156,15 @@ impl<C: Wire> Everything<C> {
         );
     }
 
-    /// Appends to the handler's file, which is opened with the first record.
-    pub(super) fn append(&mut self, shard: &mut Shard<Self>) {
-        if self.file.is_none() {
-            let path = format!("records of {}.{}", self.shard, self.number);
-            self.file = shard.open_file(&AppendFile::at(path));
+    // ---- the end of the engine ----
+
+    pub(super) fn stop_within(&self, shard: &mut Shard<Self>, chance: &mut Chance) {
+        {
+            let mut ledger = self.shared.ledger();
+            ledger.stopping.get_or_insert(CloseReason::Drained);
+            ledger.hurried = true;
         }
-        let Some(file) = self.file else { return };
-        self.records += 1;
-        shard.append(file, format!("{}\n", self.records).as_bytes());
+        shard.stop_engine_within(Duration::from_millis(chance.pick(&[0, 1, 100, 10_000])));
     }
 
     // ---- timers of a session ----
