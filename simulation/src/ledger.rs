@@ -9,7 +9,7 @@ use std::{
 
 use anyport::{CloseReason, SessionId};
 
-use crate::handler::Next;
+use crate::{handler::Next, world::OUTSIDE};
 
 /// Groups of each service.
 pub(crate) const GROUPS: usize = 3;
@@ -128,6 +128,10 @@ pub(crate) struct Ledger {
     pub(crate) ordered: [bool; 2],
     /// Whom each stray was for, by its publisher and number, where the order of everything is not known.
     published: HashMap<(u16, u32), Audience>,
+    /// Strays were published to this service from outside: a queue may be full of them.
+    pub(crate) published_outside: [bool; 2],
+    /// Shards of the client that were told to wait no longer, and may not have heard of it.
+    pub(crate) hurries_open: usize,
     /// The engine was told to end within a time: whatever is left then is closed.
     pub(crate) hurried: bool,
     /// Connections of the client that are to be opened again, by their number.
@@ -168,6 +172,8 @@ impl Ledger {
             members: std::array::from_fn(|_| vec![Vec::new(); GROUPS]),
             ordered: shards.map(|shards| shards == 1),
             published: HashMap::new(),
+            published_outside: [false; 2],
+            hurries_open: 0,
             hurried: false,
             again: HashMap::new(),
             given_up: HashSet::new(),
@@ -352,7 +358,8 @@ impl Ledger {
             Audience::Group { service, .. } => service,
             Audience::One(id) => id.service(),
         };
-        if !self.ordered[service as usize] {
+        // When its job runs nobody knows.
+        if !self.ordered[service as usize] || publisher & 0xff == OUTSIDE {
             self.published.insert((publisher, number), audience);
         }
     }
@@ -386,7 +393,8 @@ impl Ledger {
         own: u64,
     ) -> Result<(), String> {
         let Some(&at) = self.by_id.get(&session) else { return Ok(()) };
-        if !self.ordered[self.records[at].id.service() as usize] {
+        let ordered = self.ordered[self.records[at].id.service() as usize];
+        if !ordered || publisher & 0xff == OUTSIDE {
             return self.look_at_audience(at, publisher, number);
         }
         let record = &mut self.records[at];
@@ -519,7 +527,7 @@ impl Ledger {
         let next = self.again.remove(&connection);
         let given_up = self.given_up.contains(&connection);
         self.ensure(!given_up, || format!("connection {connection} {how}, and was given up before"));
-        if let Some(next) = next {
+        if let Some(next) = next.filter(|_| self.hurries_open == 0) {
             self.ensure(now >= next.from, || {
                 let early = next.from.saturating_duration_since(now);
                 format!("connection {connection} {how} {early:?} before its wait was over")
@@ -556,7 +564,10 @@ impl Ledger {
     pub(crate) fn has_cause(&self, at: usize, reason: CloseReason) -> bool {
         let record = &self.records[at];
         let before = self.caused_at.get(&record.address).is_some_and(|reasons| reasons.contains(&reason));
-        before || record.possible.contains(&reason)
+        let outside = reason == CloseReason::SendQueueFull
+            && self.published_outside[record.id.service() as usize]
+            && !record.groups_ever.is_empty();
+        before || outside || record.possible.contains(&reason)
     }
 
     /// The session at the other end of a peer.

@@ -23,6 +23,7 @@
 //! | timers of sessions are in time; what was sent is told; results of work come once, to the session that asked | `ledger`, `handler` |
 //! | a client's connection is opened again after its wait and not before, or never, as it was decided | `handler`, `ledger` |
 //! | records go to a file that was opened, and it tells what it was asked for | `handler` |
+//! | questions from outside are answered, lists name the sessions that there are | `world/outside` |
 //! | a drain is told, and ends by its deadline; nobody opens after it; nothing is left | `handler`, `world` |
 //!
 //! Servers run on the shards or on logic threads; clients connect once, again and again, or when they are told.

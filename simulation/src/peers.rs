@@ -65,7 +65,7 @@ impl Peer {
     }
 
     /// Writes the next `bytes` of its stream, as far as there is room. Gives how many.
-    pub(crate) fn write<C: Wire>(&mut self, shared: &Shared, codec: C, bytes: usize) -> usize {
+    pub(crate) fn write<C: Wire>(&mut self, shared: &Shared, codec: &C, bytes: usize) -> usize {
         if self.write_over {
             return 0;
         }
@@ -85,7 +85,7 @@ impl Peer {
     }
 
     /// Writes to the end of a message.
-    pub(crate) fn finish_message<C: Wire>(&mut self, shared: &Shared, codec: C) -> bool {
+    pub(crate) fn finish_message<C: Wire>(&mut self, shared: &Shared, codec: &C) -> bool {
         while !self.write_over && self.out.is_inside() {
             let len = self.out.peek(&shared.messages, codec).len();
             if self.write(shared, codec, len) < len {
@@ -96,7 +96,7 @@ impl Peer {
     }
 
     /// Writes what is no frame, at the end of a message. True if any of it was written.
-    pub(crate) fn write_garbage<C: Wire>(&mut self, shared: &Shared, codec: C, too_large: bool) -> bool {
+    pub(crate) fn write_garbage<C: Wire>(&mut self, shared: &Shared, codec: &C, too_large: bool) -> bool {
         let Some(garbage) = codec.garbage(too_large) else { return false };
         if self.write_over || !self.finish_message(shared, codec) {
             return false;
@@ -119,7 +119,7 @@ impl Peer {
     ///
     /// # Errors
     /// If something else came than was sent.
-    pub(crate) fn read<C: Wire>(&mut self, shared: &Shared, codec: C) -> Result<(), String> {
+    pub(crate) fn read<C: Wire>(&mut self, shared: &Shared, codec: &C) -> Result<(), String> {
         self.buffer.clear();
         match self.habit {
             Habit::Eager => self.socket.read(&mut self.buffer),
@@ -132,9 +132,8 @@ impl Peer {
         if self.incoming.is_none() {
             self.first.extend_from_slice(&self.buffer);
             // The header of a frame comes first, where there is one.
-            let header = if C::KINDS { 4 } else { 0 };
-            let Some(label) = self.first.get(header..).and_then(label_of) else {
-                let enough = self.first.len() >= header + 16;
+            let Some(label) = self.first.get(C::HEADER..).and_then(label_of) else {
+                let enough = self.first.len() >= C::HEADER + 16;
                 return if enough {
                     Err("the first message to the peer names no session".to_owned())
                 } else {
@@ -155,7 +154,7 @@ impl Peer {
         !self.held.is_empty()
     }
 
-    fn take_held<C: Wire>(&mut self, shared: &Shared, codec: C) -> Result<(), String> {
+    fn take_held<C: Wire>(&mut self, shared: &Shared, codec: &C) -> Result<(), String> {
         let address = self.socket.local_address();
         let incoming = self.incoming.as_mut().expect("it is named before");
         let session = self.session.expect("it is named before");

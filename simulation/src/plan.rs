@@ -16,6 +16,10 @@ pub enum Codec {
     Raw,
     /// [`anyport::Lines`].
     Lines,
+    /// [`anyport::Delimiter`], of two bytes.
+    Delimiter,
+    /// [`anyport::LengthPrefix`], of two bytes.
+    LengthPrefix,
     /// [`anyport::SizeKind`].
     SizeKind,
 }
@@ -136,6 +140,20 @@ pub enum Act {
     Post(u16),
     /// Another thread posts a job to a shard.
     PostToShard(u8),
+    /// Another thread asks a session that was there once, or every shard.
+    Ask(u16),
+    /// Another thread asks for all sessions.
+    List,
+    /// Another thread closes a session that was there once.
+    CloseSession(u16),
+    /// Another thread drains a session that was there once.
+    DrainSession(u16),
+    /// Another thread publishes to a group.
+    Publish(u16),
+    /// Another thread tells the client to connect.
+    ConnectClient,
+    /// Another thread tells the client to wait no longer.
+    ReconnectClient,
     /// Time passes, and no shard has a turn meanwhile.
     Stall(Duration),
     /// The engine is told to drain.
@@ -242,7 +260,16 @@ impl Config {
         };
         let body_max = chance.pick(&[40, 200, 1_500, 8_000]);
         Self {
-            codec: chance.pick(&[Codec::Raw, Codec::Lines, Codec::SizeKind, Codec::SizeKind]),
+            codec: chance.pick(&[
+                Codec::Raw,
+                Codec::Raw,
+                Codec::Lines,
+                Codec::Lines,
+                Codec::SizeKind,
+                Codec::SizeKind,
+                Codec::Delimiter,
+                Codec::LengthPrefix,
+            ]),
             shards,
             spread: chance.pick(&[Spread::ReusePort, Spread::HandOver]),
             driver,
@@ -342,6 +369,13 @@ enum Kind {
     Garbage,
     Post,
     PostToShard,
+    Ask,
+    List,
+    CloseSession,
+    DrainSession,
+    Publish,
+    ConnectClient,
+    ReconnectClient,
     Stall,
 }
 
@@ -356,6 +390,13 @@ impl Weights {
             (4, Kind::Garbage),
             (20, Kind::Post),
             (6, Kind::PostToShard),
+            (8, Kind::Ask),
+            (2, Kind::List),
+            (4, Kind::CloseSession),
+            (4, Kind::DrainSession),
+            (8, Kind::Publish),
+            (6, Kind::ConnectClient),
+            (4, Kind::ReconnectClient),
             (6, Kind::Stall),
         ] {
             // Each is off for about half of the seeds: what all together hide, some alone show.
@@ -386,9 +427,18 @@ impl Weights {
             Kind::Close => Act::Close(peer),
             Kind::Reset => Act::Reset(peer),
             Kind::Garbage if self.codec == Codec::Raw => Act::Reset(peer),
-            Kind::Garbage => Act::Garbage { peer, too_large: self.codec == Codec::Lines || chance.one_in(2) },
+            Kind::Garbage => {
+                Act::Garbage { peer, too_large: self.codec != Codec::SizeKind || chance.one_in(2) }
+            }
             Kind::Post => Act::Post(chance.next() as u16),
             Kind::PostToShard => Act::PostToShard(chance.next() as u8),
+            Kind::Ask => Act::Ask(chance.next() as u16),
+            Kind::List => Act::List,
+            Kind::CloseSession => Act::CloseSession(chance.next() as u16),
+            Kind::DrainSession => Act::DrainSession(chance.next() as u16),
+            Kind::Publish => Act::Publish(chance.next() as u16),
+            Kind::ConnectClient => Act::ConnectClient,
+            Kind::ReconnectClient => Act::ReconnectClient,
             Kind::Stall => {
                 let most = chance.pick(&[1_000_000, 100_000_000, 60_000_000_000, 3_600_000_000_000]);
                 Act::Stall(Duration::from_nanos(chance.below(most)))

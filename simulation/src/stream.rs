@@ -1,7 +1,7 @@
 //! What is sent, both ways: messages that follow from a label and their number, so that whoever receives them
 //! knows what must come next.
 
-use anyport::{Codec, Encode, Frame, Lines, Raw, SizeKind};
+use anyport::{Codec, Delimiter, Encode, Frame, LengthPrefix, Lines, Raw, SizeKind};
 
 use crate::chance::mix;
 
@@ -9,6 +9,9 @@ use crate::chance::mix;
 const PATTERN_BYTES: usize = 1 << 16;
 /// Bytes of the first message of a stream: its label in hexadecimal.
 const LABEL_BYTES: usize = 16;
+
+/// Bytes of the length that the simulated [`LengthPrefix`] has.
+const LENGTH_BYTES: usize = 2;
 
 /// How the body of a stray begins: no byte of a stream is like it.
 const STRAY: u8 = b'~';
@@ -18,11 +21,13 @@ const STRAY_BYTES: usize = 1 + 4 + 8;
 const FILLING_MAX: u64 = 200;
 
 /// A codec that the simulation uses.
-pub(crate) trait Wire: Codec + Copy {
+pub(crate) trait Wire: Codec + Clone {
     /// Messages arrive as they were sent; otherwise only the bytes do.
     const FRAMED: bool;
     /// Frames carry a kind.
     const KINDS: bool;
+    /// Bytes of a frame before its body.
+    const HEADER: usize = 0;
     /// Whether the frame that begins with these bytes is a stray; `None` if more must come to know.
     fn is_stray(bytes: &[u8]) -> Option<bool>;
     /// Bytes that are no frame, if there are such, and whether they announce too large a one.
@@ -54,6 +59,7 @@ impl Wire for Lines {
 impl Wire for SizeKind {
     const FRAMED: bool = true;
     const KINDS: bool = true;
+    const HEADER: usize = 4;
     fn is_stray(bytes: &[u8]) -> Option<bool> {
         match bytes {
             [4, 0, _, _, ..] => Some(false),
@@ -63,6 +69,35 @@ impl Wire for SizeKind {
     }
     fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
         Some(if too_large { vec![0xff, 0xff, 0, 0] } else { vec![3, 0, 0, 0] })
+    }
+}
+
+/// After a zero byte and a line feed, which no message has.
+impl Wire for Delimiter {
+    const FRAMED: bool = true;
+    const KINDS: bool = false;
+    fn is_stray(bytes: &[u8]) -> Option<bool> {
+        bytes.first().map(|&byte| byte == STRAY)
+    }
+    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
+        too_large.then(|| vec![b'x'; self.frame_size_max() + 1])
+    }
+}
+
+/// With [`LENGTH_BYTES`] of length in network order.
+impl Wire for LengthPrefix {
+    const FRAMED: bool = true;
+    const KINDS: bool = false;
+    const HEADER: usize = LENGTH_BYTES;
+    fn is_stray(bytes: &[u8]) -> Option<bool> {
+        match bytes {
+            [0, 0, ..] => Some(false),
+            [_, _, byte, ..] => Some(*byte == STRAY),
+            _ => None,
+        }
+    }
+    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
+        too_large.then(|| vec![0xff; LENGTH_BYTES])
     }
 }
 
@@ -172,7 +207,7 @@ impl WireStream {
     }
 
     /// The next bytes, at least one.
-    pub(crate) fn peek<C: Wire>(&mut self, messages: &Messages, codec: C) -> &[u8] {
+    pub(crate) fn peek<C: Wire>(&mut self, messages: &Messages, codec: &C) -> &[u8] {
         while self.at == self.bytes.len() {
             self.bytes.clear();
             self.at = 0;
@@ -194,7 +229,7 @@ impl WireStream {
     pub(crate) fn expect<C: Wire>(
         &mut self,
         messages: &Messages,
-        codec: C,
+        codec: &C,
         received: &[u8],
     ) -> Result<(), usize> {
         let mut at = 0;
@@ -224,16 +259,16 @@ mod tests {
         let (mut out, mut expected) = (WireStream::new(0xfeed), WireStream::new(0xfeed));
         let mut count = 0;
         for step in 1..400 {
-            let part = out.peek(&messages, codec);
+            let part = out.peek(&messages, &codec);
             let part = part[..part.len().min(step)].to_vec();
             out.take(part.len());
-            assert_eq!(expected.expect(&messages, codec, &part), Ok(()));
+            assert_eq!(expected.expect(&messages, &codec, &part), Ok(()));
             count += part.len();
         }
         assert!(count > 1_000 && out.whole() == expected.whole());
-        let mut wrong = out.peek(&messages, codec).to_vec();
+        let mut wrong = out.peek(&messages, &codec).to_vec();
         wrong[0] ^= 1;
-        assert_eq!(expected.expect(&messages, codec, &wrong), Err(0));
+        assert_eq!(expected.expect(&messages, &codec, &wrong), Err(0));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! One run of one plan: the engine, its handlers and its peers on one network; first in bad weather, then in good.
 
+mod outside;
+
 use std::{sync::Arc, time::Duration};
 
 use anyport::{
-    Client, CloseReason, Counters, Engine, FaultKind, Lines, Placement, PostError, Raw, Remote, Server,
-    SizeKind,
+    Client, CloseReason, Counters, Delimiter, Engine, FaultKind, LengthPrefix, LengthWidth, Lines, Placement,
+    PostError, Raw, Remote, Server, SizeKind,
     sim::{
         FaultClass::{
             self, CancelLate, Clog, Drought, Late, Receive, Reset, Send, Shutdown, Silence, SlowClose,
@@ -22,6 +24,9 @@ use crate::{
     plan::{Act, Codec, Dial, Habit, PEERS, Plan},
     stream::{Messages, Wire},
 };
+
+use outside::Asked;
+pub(crate) use outside::OUTSIDE;
 
 const SERVER: &str = "10.0.0.1:7000";
 const UPSTREAM: &str = "10.0.0.2:9000";
@@ -77,6 +82,11 @@ pub fn run(plan: &Plan, options: &Options) -> Outcome {
     match plan.config.codec {
         Codec::Raw => run_with(plan, options, Raw),
         Codec::Lines => run_with(plan, options, Lines::new(plan.config.body_max + 1)),
+        Codec::Delimiter => run_with(plan, options, Delimiter::new("\0\n", plan.config.body_max + 2)),
+        Codec::LengthPrefix => {
+            let codec = LengthPrefix::builder(LengthWidth::U16).frame_size_max(plan.config.body_max + 2);
+            run_with(plan, options, codec.build())
+        }
         Codec::SizeKind => run_with(plan, options, SizeKind::new(plan.config.body_max as u16 + 4)),
     }
 }
@@ -128,6 +138,10 @@ struct World<'a, C: Wire> {
     taken: [u64; PEERS as usize],
     labels: u64,
     jobs_posted: u64,
+    /// Questions that were put, and not looked at.
+    asked: Vec<Asked>,
+    /// Strays that were published from outside.
+    published: u32,
     /// The last job of each shard.
     posted: Vec<u64>,
     calm: bool,
@@ -150,14 +164,16 @@ impl<'a, C: Wire> World<'a, C> {
         engine = engine.spread(config.spread).driver_config(config.driver);
         let make = |number: usize| {
             let shared = Arc::clone(shared);
-            move |shard| Everything::new(number, shard, codec, Arc::clone(&shared))
+            let codec = codec.clone();
+            move |shard| Everything::new(number, shard, codec.clone(), Arc::clone(&shared))
         };
-        let server = Server::bind(SERVER, codec).limits(config.limits).backlog(8);
+        let server = Server::bind(SERVER, codec.clone()).limits(config.limits).backlog(8);
         let placement = config.logic_threads.map_or(Placement::Shard, |threads| Placement::Logic { threads });
         let server = server.placement(placement);
         let server = engine.add_server(server, make(0)).map_err(text)?;
         let client = if config.clients > 0 {
-            let client = Client::to(UPSTREAM, codec).limits(config.limits).connections(config.clients);
+            let client =
+                Client::to(UPSTREAM, codec.clone()).limits(config.limits).connections(config.clients);
             let client = match config.dial {
                 Dial::Once => client,
                 Dial::Again(backoff) => client.reconnect(backoff),
@@ -191,6 +207,8 @@ impl<'a, C: Wire> World<'a, C> {
             taken: [0; PEERS as usize],
             labels: 0,
             jobs_posted: 0,
+            asked: Vec::new(),
+            published: 0,
             posted: vec![0; plan.config.shards_of_services()[0]],
             calm: false,
             steps: 0,
@@ -295,9 +313,9 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Connect { peer, habit } => self.connect(peer, habit),
             Act::Write { peer, bytes } => {
                 if let Some(peer) = self.peer(peer) {
-                    let (shared, codec) = (Arc::clone(self.shared), self.codec);
+                    let (shared, codec) = (Arc::clone(self.shared), self.codec.clone());
                     let peer = self.peers[peer].as_mut().expect("it is there");
-                    if peer.write(&shared, codec, bytes as usize) > 0 {
+                    if peer.write(&shared, &codec, bytes as usize) > 0 {
                         peer.wrote_at = Some(self.shared.ledger().awake(self.net.now()));
                     }
                 }
@@ -328,6 +346,13 @@ impl<'a, C: Wire> World<'a, C> {
             Act::Garbage { peer, too_large } => self.garbage(peer, too_large),
             Act::Post(pick) => self.post(pick),
             Act::PostToShard(shard) => self.post_to_shard(shard),
+            Act::Ask(pick) => self.ask(pick),
+            Act::List => self.list(),
+            Act::CloseSession(pick) => self.end_session(pick, false),
+            Act::DrainSession(pick) => self.end_session(pick, true),
+            Act::Publish(pick) => self.publish(pick),
+            Act::ConnectClient => self.connect_client(),
+            Act::ReconnectClient => self.reconnect_client(),
             Act::Stall(time) => self.stall(time),
             Act::Drain => self.stop(CloseReason::Drained),
             Act::Abort => self.stop(CloseReason::Stopped),
@@ -362,9 +387,9 @@ impl<'a, C: Wire> World<'a, C> {
 
     fn garbage(&mut self, peer: u8, too_large: bool) {
         let Some(at) = self.peer(peer) else { return };
-        let (shared, codec) = (Arc::clone(self.shared), self.codec);
+        let (shared, codec) = (Arc::clone(self.shared), self.codec.clone());
         let peer = self.peers[at].as_mut().expect("it is there");
-        if peer.write_garbage(&shared, codec, too_large) {
+        if peer.write_garbage(&shared, &codec, too_large) {
             self.caused(at, if too_large { CloseReason::FrameTooLarge } else { CloseReason::MalformedFrame });
         }
     }
@@ -438,14 +463,14 @@ impl<'a, C: Wire> World<'a, C> {
             self.labels += 1;
             self.accepted.push(Peer::new(peer, self.labels << 8 | 0xff, Habit::Eager));
         }
-        let (shared, codec) = (self.shared, self.codec);
+        let (shared, codec) = (self.shared, self.codec.clone());
         if !self.calm {
             for peer in &mut self.accepted {
-                peer.write(shared, codec, 100);
+                peer.write(shared, &codec, 100);
             }
         }
         for peer in self.peers.iter_mut().flatten().chain(&mut self.accepted) {
-            peer.read(shared, codec)?;
+            peer.read(shared, &codec)?;
         }
         Ok(())
     }
@@ -464,6 +489,8 @@ impl<'a, C: Wire> World<'a, C> {
         // Once more: what the handlers lost on the way to it counts too.
         self.resume_all();
         self.rest("all is quiet")?;
+        self.look_at_answers()?;
+        self.look_at_lists()?;
         self.look_at_peers()?;
         if self.shared.ledger().stopping.is_none() {
             // Several at once, to shards that nothing else wakes.
@@ -487,11 +514,11 @@ impl<'a, C: Wire> World<'a, C> {
 
     /// The engine ends under load: some peers do not read, and none ends its direction.
     fn end_in_time(&mut self) -> Checked {
-        let (shared, codec) = (Arc::clone(self.shared), self.codec);
+        let (shared, codec) = (Arc::clone(self.shared), self.codec.clone());
         for (at, peer) in self.peers.iter_mut().enumerate() {
             let Some(peer) = peer else { continue };
             peer.habit = if at % 2 == 0 { Habit::Dead } else { Habit::Eager };
-            peer.write(&shared, codec, 5_000);
+            peer.write(&shared, &codec, 5_000);
         }
         let began = self.net.elapsed();
         self.end()?;

@@ -23,7 +23,7 @@ impl<C: Wire> Everything<C> {
     pub(super) fn connect(&mut self, shard: &mut Shard<Self>) {
         let is_manual = self.number == 1 && self.shared.dial == Dial::Manual;
         let wanted = self.shared.ledger().want();
-        let connected = shard.connect_with(None, Mine { wanted: Some(wanted), ..Mine::default() });
+        let connected = shard.connect_with(None, Mine::wanted(wanted));
         let mut ledger = self.shared.ledger();
         let (is_ending, live, most) = (self.is_ending, ledger.open[1], self.shared.limits.sessions_max);
         let right = match &connected {

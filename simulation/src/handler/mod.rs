@@ -29,7 +29,7 @@ pub(crate) use dial::Next;
 pub use mood::{Call, Mood};
 
 /// Names of the groups of each service.
-const GROUP_NAMES: [&str; GROUPS] = ["red", "green", "blue"];
+pub(crate) const GROUP_NAMES: [&str; GROUPS] = ["red", "green", "blue"];
 /// Timers that a session has.
 const SESSION_TIMERS: u64 = 4;
 /// Frames of a session that the handler answers in good weather.
@@ -103,6 +103,13 @@ pub(crate) struct Mine {
     incoming: Option<WireStream>,
     /// The first bytes of a stream without frames, until they name it.
     first: Vec<u8>,
+}
+
+impl Mine {
+    /// That of a connection that somebody asked for.
+    pub(crate) fn wanted(wanted: u64) -> Self {
+        Self { wanted: Some(wanted), ..Self::default() }
+    }
 }
 
 pub(crate) struct Everything<C: Wire> {
@@ -471,7 +478,7 @@ impl<C: Wire> Everything<C> {
         let wrong = if C::FRAMED {
             Self::receive_message(&shared, at, frame)
         } else {
-            Self::receive_bytes(&shared, self.codec, at, mine, frame.body)
+            Self::receive_bytes(&shared, &self.codec, at, mine, frame.body)
         };
         let mut ledger = shared.ledger();
         ledger.records[at].received_at = now;
@@ -505,7 +512,7 @@ impl<C: Wire> Everything<C> {
         })
     }
 
-    fn receive_bytes(shared: &Shared, codec: C, at: usize, mine: &mut Mine, bytes: &[u8]) -> Option<String> {
+    fn receive_bytes(shared: &Shared, codec: &C, at: usize, mine: &mut Mine, bytes: &[u8]) -> Option<String> {
         let number = {
             let mut ledger = shared.ledger();
             let record = &mut ledger.records[at];
