@@ -63,13 +63,6 @@ impl Purse {
         missing == 0 || self.take(missing.next_multiple_of(self.grain)) || self.take(missing)
     }
 
-    /// How many bytes are missing in the budgets for `bytes` to be queued in all.
-    pub(crate) fn short_of(&self, bytes: usize) -> usize {
-        let left = |budget: &Arc<Budget>| budget.max - budget.used.load(Ordering::Relaxed);
-        let left = self.budgets.iter().map(left).min().unwrap_or(usize::MAX);
-        bytes.saturating_sub(self.granted).saturating_sub(left)
-    }
-
     fn take(&mut self, bytes: usize) -> bool {
         for (at, budget) in self.budgets.iter().enumerate() {
             if !budget.take(bytes) {
@@ -115,7 +108,6 @@ mod tests {
         assert!(first.raise(50_000) && first.allowance() >= 50_000);
         assert!(!second.raise(20_000), "the engine's budget was exceeded");
         assert_eq!(second.allowance(), 0);
-        assert_eq!(second.short_of(20_000), 20_000 - (60_000 - first.allowance()));
         assert!(second.raise(60_000 - first.allowance()));
         assert!(first.lower(0) && second.raise(20_000));
         assert!(engine.used.load(Ordering::Relaxed) <= 60_000);

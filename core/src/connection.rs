@@ -204,16 +204,11 @@ impl Connection {
         self.linger_started
     }
 
-    /// Bytes queued and not yet taken by the system.
+    /// Bytes queued and not yet taken by the system. None of a connection that has given them up.
     #[inline]
     pub fn queued_bytes(&self) -> usize {
         let dead = self.extras.as_ref().map_or(0, |extras| extras.loose.dead_bytes());
         self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len()) - dead
-    }
-
-    /// Of them, those that the system was not given yet.
-    pub fn waiting_bytes(&self) -> usize {
-        self.queued_bytes() - self.in_flight_bytes
     }
 
     /// Messages that it was not sent.
@@ -422,6 +417,13 @@ impl Connection {
         Some(pending)
     }
 
+    /// For a connection that is closing: what is gathered is not sent at all, and what is in flight comes back with the
+    /// close. Both make room for others from now on.
+    pub fn give_up(&mut self, pool: &mut ChunkPool) {
+        self.drop_pending(pool);
+        pool.discount(std::mem::take(&mut self.in_flight_bytes));
+    }
+
     /// What is gathered is not sent at all.
     fn drop_pending(&mut self, pool: &mut ChunkPool) {
         if let Some(batch) = self.pending.take() {
@@ -493,10 +495,10 @@ impl Connection {
         }
     }
 
-    /// As [`close`](Self::close), and what is queued is given up at once: others need the room.
+    /// As [`close`](Self::close), and [`give_up`](Self::give_up) at once: others need the room.
     pub fn shed(&mut self, reason: CloseReason, pool: &mut ChunkPool) {
         self.close(reason);
-        self.drop_pending(pool);
+        self.give_up(pool);
     }
 
     /// As [`close`](Self::close), for a stop that does not wait: a drain that it cuts short was none.
@@ -570,7 +572,10 @@ impl Connection {
     ) -> bool {
         assert!(self.send_in_flight, "a send ended that was not in flight");
         self.send_in_flight = false;
-        self.in_flight_bytes = 0;
+        if std::mem::take(&mut self.in_flight_bytes) == 0 {
+            // It was given up; the pool takes off what comes back.
+            pool.recount(batch.len());
+        }
         let whole = batch.remaining() == 0;
         if whole || !planted(Bug::FailedBatchLeaks) {
             pool.give(batch);
@@ -641,7 +646,7 @@ impl Connection {
         match self.state {
             State::Open | State::Draining => self.poll_receive().or_else(|| self.poll_send(pool)),
             State::Closing => {
-                self.drop_pending(pool);
+                self.give_up(pool);
                 if self.close_in_flight {
                     return None;
                 }

@@ -327,7 +327,8 @@ impl ChunkPool {
         self.batches_out
     }
 
-    /// Bytes in the batches that are out: queued, and in flight.
+    /// Bytes in the batches that are out: queued, and in flight. Without those in flight of connections that are closing:
+    /// they come back with the close.
     #[inline]
     pub fn bytes_out(&self) -> usize {
         self.bytes_out
@@ -374,6 +375,16 @@ impl ChunkPool {
             batch.sent = if planted(Bug::BatchReusedDirty) { batch.sent.min(1) } else { 0 };
             self.batches.push(batch);
         }
+    }
+
+    /// `bytes` that are in flight come back with the close of their connection: others may have their room.
+    pub(crate) fn discount(&mut self, bytes: usize) {
+        self.bytes_out = self.bytes_out.saturating_sub(bytes);
+    }
+
+    /// They are about to come back.
+    pub(crate) fn recount(&mut self, bytes: usize) {
+        self.bytes_out += bytes;
     }
 
     fn take_block(&mut self, size: usize) -> Vec<u8> {

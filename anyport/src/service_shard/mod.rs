@@ -196,6 +196,7 @@ impl<H: Handler> ServiceShard<H> {
                 stop,
                 mails,
                 purse,
+                fattest: None,
                 dialing,
                 offloads: Offloads::new(desk),
             },

@@ -76,6 +76,8 @@ pub(crate) struct Local<H: Handler> {
     /// Every shard's mailbox, its own included.
     pub(crate) mails: Vec<Mail<H>>,
     pub(crate) purse: Purse,
+    /// Once the budgets were used up in this turn: open sessions by what they hold, the most last.
+    pub(crate) fattest: Option<Vec<(usize, SlabKey)>>,
     /// Work that was handed to the pool.
     pub(crate) offloads: Offloads,
 }
@@ -160,52 +162,44 @@ impl<H: Handler> Local<H> {
 
     #[cold]
     fn raise_allowance(&mut self, bytes: usize, spared: usize) -> bool {
-        if self.try_raise(bytes) {
-            return true;
-        }
-        let short = self.purse.short_of(self.pool.bytes_out().saturating_add(bytes));
-        // What the system has comes back later, when the socket has closed; what waits behind it is free at once.
-        let waiting = |(key, slot): (SlabKey, &Slot<H>)| {
-            let connection = &slot.connection;
-            let fat = connection.is_open() && connection.queued_bytes() > spared;
-            fat.then(|| (connection.waiting_bytes(), connection.queued_bytes(), key))
-        };
-        let mut fattest: Vec<_> = self.sessions.iter().filter_map(waiting).collect();
-        if fattest.iter().map(|(waiting, ..)| waiting).sum::<usize>() < short {
-            self.shed_for_later(
-                short,
-                fattest.iter().max_by_key(|(_, queued, _)| queued).map(|(.., key)| *key),
-            );
-            return false;
-        }
-        fattest.sort_unstable_by_key(|&(waiting, ..)| std::cmp::Reverse(waiting));
-        for (.., key) in fattest {
-            self.shed(key);
+        loop {
             if self.try_raise(bytes) {
                 return true;
             }
+            let Some(fattest) = &mut self.fattest else {
+                self.find_fattest();
+                continue;
+            };
+            let Some((_, key)) = fattest.pop_if(|(queued, _)| *queued > spared) else { return false };
+            let Self { sessions, pool, .. } = &mut *self;
+            let Some(Slot { connection, .. }) = sessions.get_mut(key) else { continue };
+            match connection.state() {
+                State::Closing => connection.give_up(pool),
+                State::Open if connection.queued_bytes() > spared => {
+                    connection.shed(CloseReason::SendBudget, pool);
+                    self.mark(key);
+                }
+                _ => {}
+            }
         }
-        false
     }
 
-    /// Closing sessions gives no room now. Closes one, so that those who come later have some; unless what others that
-    /// close still hold is enough for them.
-    fn shed_for_later(&mut self, short: usize, fattest: Option<SlabKey>) {
-        let closing = |slot: &Slot<H>| slot.connection.state() == State::Closing;
-        let closing = self.sessions.iter().filter(|(_, slot)| closing(slot));
-        let coming: usize = closing.map(|(_, slot)| slot.connection.queued_bytes()).sum();
-        if coming < short
-            && let Some(key) = fattest
-        {
-            self.shed(key);
-        }
-    }
-
-    fn shed(&mut self, key: SlabKey) {
+    /// Finds, once in a turn, who holds what; and those that are closing already make room before anybody else.
+    fn find_fattest(&mut self) {
         let Self { sessions, pool, .. } = &mut *self;
-        let slot = sessions.get_mut(key).expect("it was just seen");
-        slot.connection.shed(CloseReason::SendBudget, pool);
-        self.mark(key);
+        let mut fattest = Vec::new();
+        for index in 0..sessions.index_end() {
+            let Some((key, Slot { connection, .. })) = sessions.at_mut(index) else { continue };
+            match connection.state() {
+                State::Closing => connection.give_up(pool),
+                State::Open if connection.queued_bytes() > 0 => {
+                    fattest.push((connection.queued_bytes(), key));
+                }
+                _ => {}
+            }
+        }
+        fattest.sort_unstable_by_key(|&(queued, _)| queued);
+        self.fattest = Some(fattest);
     }
 
     /// Takes what is missing from the budgets.
@@ -216,8 +210,9 @@ impl<H: Handler> Local<H> {
         raised
     }
 
-    /// Gives the budgets back what is no longer needed.
+    /// At the end of a turn, gives the budgets back what is no longer needed.
     pub(crate) fn lower_allowance(&mut self) {
+        self.fattest = None;
         if self.purse.lower(self.pool.bytes_out()) {
             self.pool.set_allowance(self.purse.allowance());
         }

@@ -5,6 +5,7 @@
 #![cfg(not(windows))]
 
 mod bed;
+mod budgets;
 mod clients;
 mod ends;
 mod files;

@@ -383,7 +383,9 @@ impl World {
     }
 
     fn oracle_queued(&self) -> usize {
-        self.oracle.pending + self.in_flight.send.as_ref().map_or(0, |batch| batch.len())
+        // What is in flight when the close is asked for comes back with it, and is nobody's queue any more.
+        let in_flight = self.in_flight.send.as_ref().filter(|_| !self.oracle.close_asked);
+        self.oracle.pending + in_flight.map_or(0, |batch| batch.len())
     }
 
     fn receive_wanted(&self) -> bool {
@@ -497,6 +499,7 @@ impl World {
         assert_eq!(connection.under_pressure(), oracle.pressure);
         let queued = connection.queued_bytes();
         assert_eq!(queued, self.oracle_queued());
+        assert_eq!(self.pool.bytes_out(), queued, "what the pool counts");
         assert!(queued <= self.marks.queue_max_bytes, "{queued} bytes queued");
         assert!(oracle.state != State::Open || queued <= self.marks.high_water_bytes || oracle.pressure);
         assert!(self.queued.starts_with(&self.wire), "the wire has what was not queued in this order");
