@@ -46,13 +46,7 @@ impl Live {
         limits: &Limits,
         now: Instant,
     ) -> Result<(), CloseReason> {
-        let enter = || {
-            if !self.is_in_time(limits, now) {
-                return Err(CloseReason::AcceptRate);
-            }
-            let more = usize::from(planted(Bug::OneSessionTooMany));
-            if self.admit(limits.sessions_max + more) { Ok(()) } else { Err(CloseReason::AtCapacity) }
-        };
+        let enter = || self.enter_in_time(limits, now);
         match address {
             Some(address) if counts_addresses(limits) => self.places.enter(Place::of(address), limits, enter),
             _ => enter(),
@@ -84,16 +78,24 @@ impl Live {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Takes one of the connections that `accepts_per_second` allows now.
-    fn is_in_time(&self, limits: &Limits, now: Instant) -> bool {
-        let Some(per_second) = limits.accepts_per_second else { return true };
+    /// Counts one more if they do not come too fast, and there is room. Who finds none has not come.
+    fn enter_in_time(&self, limits: &Limits, now: Instant) -> Result<(), CloseReason> {
+        let more = usize::from(planted(Bug::OneSessionTooMany));
+        let enter =
+            || if self.admit(limits.sessions_max + more) { Ok(()) } else { Err(CloseReason::AtCapacity) };
+        let Some(per_second) = limits.accepts_per_second else { return enter() };
         let flow = Flow::new(per_second, limits.accepts_burst);
         let mut arrivals = locked(&self.arrivals);
         let Arrivals { since, bucket } =
             arrivals.get_or_insert_with(|| Arrivals { since: now, bucket: Bucket::full(&flow, 0) });
         // Shards read the clock each for itself: one may be a little behind another.
         let tick = wheel::ticks_down(now.saturating_duration_since(*since));
-        bucket.take(&flow, tick) || planted(Bug::AcceptRateIgnored)
+        if bucket.tokens(&flow, tick) == 0 && !planted(Bug::AcceptRateIgnored) {
+            return Err(CloseReason::AcceptRate);
+        }
+        enter()?;
+        bucket.charge(&flow, tick, 1);
+        Ok(())
     }
 
     #[cfg(all(loom, test))]
@@ -281,10 +283,16 @@ mod tests {
             let refused = live.admit_from(Some(address("10.0.0.1")), &limits, now);
             assert_eq!(refused, Err(CloseReason::TooManyFromAddress));
         }
-        assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, now), Err(CloseReason::AtCapacity));
-        assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, now), Err(CloseReason::AcceptRate));
+        for _ in 0..100 {
+            let refused = live.admit_from(Some(address("10.0.0.2")), &limits, now);
+            assert_eq!(refused, Err(CloseReason::AtCapacity));
+        }
         live.leave_from(Some(address("10.0.0.1")), &limits);
         assert_eq!(known(&live), 0);
+        // The second that may come at once, and no third.
+        assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, now), Ok(()));
+        live.leave_from(Some(address("10.0.0.2")), &limits);
+        assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, now), Err(CloseReason::AcceptRate));
         let later = now + Duration::from_millis(1_001);
         assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, later), Ok(()));
     }
