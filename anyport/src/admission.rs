@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -38,6 +39,18 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// As [`admit_from`](Self::admit_from), for a connection that is not a session yet.
+    pub(crate) fn take_place(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<PlaceTaken, CloseReason> {
+        self.admit_from(address, limits, now)?;
+        let counted = address.filter(|_| counts_addresses(limits));
+        Ok(PlaceTaken { live: Some(Arc::clone(self)), counted })
+    }
+
     /// Lets a connection from `address` in, or says why not. Peers without an address (of this machine) are bound by
     /// `sessions_max` and `accepts_per_second` alone.
     pub(crate) fn admit_from(
@@ -55,7 +68,11 @@ impl Live {
 
     /// A session from `address` that was let in has gone.
     pub(crate) fn leave_from(&self, address: Option<IpAddr>, limits: &Limits) {
-        if let Some(address) = address.filter(|_| counts_addresses(limits)) {
+        self.leave_counted(address.filter(|_| counts_addresses(limits)));
+    }
+
+    fn leave_counted(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
             self.places.leave(Place::of(address));
         }
         self.leave();
@@ -101,6 +118,30 @@ impl Live {
     #[cfg(all(loom, test))]
     pub(crate) fn now(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
+    }
+}
+
+/// The place of a connection that is not a session yet. However it ends before, the place is given back.
+#[derive(Debug)]
+pub(crate) struct PlaceTaken {
+    /// Until a session keeps it.
+    live: Option<Arc<Live>>,
+    /// Its address, if those are counted.
+    counted: Option<IpAddr>,
+}
+
+impl PlaceTaken {
+    /// It is a session's now, which [leaves](Live::leave_from) when it ends.
+    pub(crate) fn keep(mut self) {
+        self.live = None;
+    }
+}
+
+impl Drop for PlaceTaken {
+    fn drop(&mut self) {
+        if let Some(live) = self.live.take() {
+            live.leave_counted(self.counted);
+        }
     }
 }
 
@@ -295,5 +336,20 @@ mod tests {
         assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, now), Err(CloseReason::AcceptRate));
         let later = now + Duration::from_millis(1_001);
         assert_eq!(live.admit_from(Some(address("10.0.0.2")), &limits, later), Ok(()));
+    }
+
+    #[test]
+    fn a_place_that_no_session_keeps_is_given_back() {
+        let limits = Limits { sessions_max: 1, sessions_per_address_max: Some(1), ..Limits::default() };
+        let (live, now, from) = (Arc::new(Live::default()), Instant::now(), Some(address("10.0.0.1")));
+        let lost = live.take_place(from, &limits, now).unwrap();
+        let refused = live.take_place(from, &limits, now).unwrap_err();
+        assert_eq!(refused, CloseReason::TooManyFromAddress);
+        drop(lost);
+        assert_eq!(known(&live), 0);
+        live.take_place(from, &limits, now).unwrap().keep();
+        assert_eq!((known(&live), live.sessions.load(Ordering::Relaxed)), (2, 1), "the session has it");
+        live.leave_from(from, &limits);
+        assert_eq!((known(&live), live.sessions.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -7,6 +7,7 @@ use anyport_driver::{Detached, PeerAddress, Waker};
 
 use super::{post::PostError, room::Room};
 use crate::{
+    admission::PlaceTaken,
     group::EditionOf,
     handler::Handler,
     on_shard,
@@ -28,8 +29,8 @@ const TAKEN_AT_ONCE: usize = 64;
 pub(crate) enum Job<H: Handler> {
     Session(SessionId, SessionJob<H>),
     Shard(ShardJob<H>),
-    /// A connection that another shard accepted.
-    Adopt(Detached, PeerAddress),
+    /// A connection that another shard accepted, and its place.
+    Adopt(Detached, PeerAddress, PlaceTaken),
     /// What another shard published to groups that have members here.
     Edition(Arc<EditionOf>),
 }

@@ -8,6 +8,7 @@ use anyport_driver::{Accepted, Detached, Driver, Op, PeerAddress, SocketKey};
 
 use super::{ServiceShard, timers::idle_due};
 use crate::{
+    admission::PlaceTaken,
     handler::Handler,
     info::Traffic,
     remote::Job,
@@ -18,47 +19,75 @@ use crate::{
 impl<H: Handler> ServiceShard<H> {
     pub(super) fn accepted<D: Driver>(&mut self, io: &mut D, accepted: Accepted) {
         let Accepted { socket, peer } = accepted;
+        // Before it is handed to another shard: what lies in the mail of one that is busy is within the limits, too.
+        let Some(place) = self.admit(io, socket, peer) else { return };
         if !self.hand_to.is_empty() {
             let to = self.next_hand % self.hand_to.len();
             self.next_hand = self.next_hand.wrapping_add(1);
             if to != self.local.shard as usize
                 && let Some(detached) = io.detach(socket)
             {
-                self.hand_to[to].send(Job::Adopt(detached, peer));
+                if !self.hand_to[to].send(Job::Adopt(detached, peer, place)) {
+                    self.local.counters.accepted += 1;
+                    self.count_closed(CloseReason::Stopped);
+                }
                 return;
             }
         }
-        self.open(io, socket, peer);
+        self.open(io, socket, peer, place);
     }
 
-    pub(super) fn adopted<D: Driver>(&mut self, io: &mut D, detached: Detached, peer: PeerAddress) {
+    pub(super) fn adopted<D: Driver>(
+        &mut self,
+        io: &mut D,
+        detached: Detached,
+        peer: PeerAddress,
+        place: PlaceTaken,
+    ) {
         if planted(Bug::HandedOverLost) {
             return;
         }
         if let Some(socket) = io.adopt(detached) {
-            self.open(io, socket, peer);
+            self.open(io, socket, peer, place);
         }
     }
 
-    /// Gives a connected socket a session.
-    pub(super) fn open<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: PeerAddress) {
+    fn takes_no_more(&self) -> bool {
+        self.ending && !planted(Bug::AcceptedWhileEnding)
+    }
+
+    /// Takes a place for a connection, or closes it.
+    fn admit<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: PeerAddress) -> Option<PlaceTaken> {
+        let Local { limits, now, .. } = &self.local;
+        let admitted = if self.takes_no_more() {
+            Err(CloseReason::Stopped)
+        } else {
+            self.live.take_place(peer.ip(), limits, *now)
+        };
+        let reason = match admitted {
+            Ok(place) => return Some(place),
+            Err(reason) => reason,
+        };
+        if planted(Bug::RefusalTakesPlace) && reason != CloseReason::Stopped {
+            self.live.count();
+        }
         self.local.counters.accepted += 1;
-        if self.ending && !planted(Bug::AcceptedWhileEnding) {
+        self.refuse(io, socket, peer, reason);
+        None
+    }
+
+    /// Gives a connected socket a session.
+    fn open<D: Driver>(&mut self, io: &mut D, socket: SocketKey, peer: PeerAddress, place: PlaceTaken) {
+        self.local.counters.accepted += 1;
+        if self.takes_no_more() {
             return self.refuse(io, socket, peer, CloseReason::Stopped);
         }
-        let Local { limits, now, .. } = &self.local;
-        if let Err(reason) = self.live.admit_from(peer.ip(), limits, *now) {
-            if planted(Bug::RefusalTakesPlace) {
-                self.live.count();
-            }
-            return self.refuse(io, socket, peer, reason);
-        }
-        let connection = Connection::open(limits.pause_reading_under_pressure);
+        let connection = Connection::open(self.local.limits.pause_reading_under_pressure);
         let slot = self.slot(connection, socket, peer);
         if let Some(key) = self.local.sessions.insert_with(|_| slot) {
+            place.keep();
             return self.opened(key);
         }
-        self.left(peer);
         self.refuse(io, socket, peer, CloseReason::AtCapacity);
     }
 

@@ -28,7 +28,7 @@ impl<H: Handler> ServiceShard<H> {
                 }
                 Job::Shard(job) => self.call_shard(job),
                 Job::Edition(edition) => self.local.take_edition(&edition),
-                Job::Adopt(detached, peer) => self.adopted(io, detached, peer),
+                Job::Adopt(detached, peer, place) => self.adopted(io, detached, peer, place),
             }
         }
         self.jobs.give_places_back();

@@ -4,13 +4,14 @@ use std::{sync::mpsc::Sender, time::Duration};
 
 use anyport::{
     CloseReason, DriverChoice, Engine, Error, Frame, Handler, Limits, Lines, Pressure, Raw, Refusal,
-    SendMarks, Sent, Server, Session, SizeKind,
+    SendMarks, Sent, Server, Session, SizeKind, Spread,
 };
 
 use crate::support::{Bed, Echo, Event, Events, pattern, placed};
 
 on_every_driver! {
     one_session_too_many_is_closed_and_counted
+    a_shard_that_is_busy_keeps_no_connections_beyond_the_limit
     silence_is_closed_and_speech_is_not
     times_without_end_do_not_overflow
     garbage_costs_its_own_session_only
@@ -43,6 +44,41 @@ fn one_session_too_many_is_closed_and_counted(driver: DriverChoice) {
     let mut late = bed.peer();
     late.send(b"late");
     late.expect(b"late");
+    bed.running.stop().unwrap();
+}
+
+fn a_shard_that_is_busy_keeps_no_connections_beyond_the_limit(driver: DriverChoice) {
+    let (tell, _events) = Events::new();
+    let limits = Limits { sessions_max: 4, ..Limits::default() };
+    let mut engine = Engine::new().unwrap().shards(2).unwrap().driver(driver).spread(Spread::HandOver);
+    let server = Server::bind("127.0.0.1:0", Raw).limits(limits);
+    let remote = engine.add_server(server, move |_| Echo::<Raw>::new(tell.clone())).unwrap();
+    let bed = Bed { running: engine.start().unwrap(), remote };
+    let (free, is_free) = std::sync::mpsc::channel::<()>();
+    bed.remote.post_to_shard(1, move |_, _| _ = is_free.recv()).unwrap();
+    let mut peers: Vec<_> = (0..20).map(|_| bed.peer()).collect();
+    // By the shard that accepts, while the other one cannot look at what it was handed.
+    bed.counters_when(|counters| {
+        counters.closed_for(CloseReason::AtCapacity) == 16 && counters.sessions == 2
+    });
+    for mut peer in peers.drain(4..) {
+        assert_eq!(peer.rest(), b"");
+    }
+    drop(free);
+    for peer in &mut peers {
+        peer.send(b"let in");
+        peer.expect(b"let in");
+    }
+    bed.counters_when(|counters| counters.sessions == 4 && counters.accepted == 20);
+    drop(peers);
+    bed.counters_when(|counters| counters.sessions == 0);
+    // The places are free again.
+    let mut late: Vec<_> = (0..4).map(|_| bed.peer()).collect();
+    for peer in &mut late {
+        peer.send(b"late");
+        peer.expect(b"late");
+    }
+    drop(late);
     bed.running.stop().unwrap();
 }
 
