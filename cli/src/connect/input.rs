@@ -10,6 +10,7 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 
 use super::{
     line::{Speaker, Unsent},
+    screen::{Printer, Screen, screen},
     words::parse,
 };
 use crate::args::CodecName;
@@ -49,7 +50,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// The terminal with its history, and what prints above the line. `None` if it is none that can do that.
-    pub(crate) fn open() -> Option<(Self, super::line::Sink)> {
+    pub(crate) fn open() -> Option<(Self, Screen, Printer)> {
         let config =
             rustyline::Config::builder().auto_add_history(true).max_history_size(HISTORY_MAX).ok()?;
         let mut editor = DefaultEditor::with_config(config.build()).ok()?;
@@ -59,7 +60,8 @@ impl Terminal {
             // There is none the first time.
             let _ = editor.load_history(file);
         }
-        Some((Self { editor, history }, super::line::Sink::Terminal(Box::new(printer))))
+        let (screen, printer) = screen(printer);
+        Some((Self { editor, history }, screen, printer))
     }
 
     /// Sends what is typed, until Ctrl-D, Ctrl-C, or the first line after the connection's end.

@@ -14,9 +14,11 @@ use anyport::{
     CloseReason, Codec, ConnectFailure, Frame, Handler, Pressure, Reconnect, Refusal, Remote, Sent, Session,
     SessionId, Shard,
 };
-use rustyline::ExternalPrinter;
 
-use super::words::{Message, show};
+use super::{
+    screen::Screen,
+    words::{Message, show},
+};
 use crate::args::CodecName;
 
 /// What the main thread waits for.
@@ -37,7 +39,7 @@ pub(crate) enum Event {
 pub(crate) enum Sink {
     Output,
     /// Above the line that is being typed.
-    Terminal(Box<dyn ExternalPrinter + Send>),
+    Terminal(Screen),
 }
 
 /// What the threads share.
@@ -89,17 +91,28 @@ impl<C: Codec> Line<C> {
         let _ = self.events.send(event);
     }
 
-    fn print(&mut self, frame: &Frame) -> io::Result<()> {
-        match &mut self.sink {
+    fn print(&self, session: &mut Session<Self>, frame: &Frame) -> io::Result<()> {
+        match &self.sink {
+            // This blocks the shard if nobody reads: then nothing is read from the peer, either.
             Sink::Output => {
                 let mut out = io::stdout().lock();
                 out.write_all(&show(self.codec, frame, false))?;
                 out.flush()
             }
-            Sink::Terminal(printer) => {
-                let text = String::from_utf8_lossy(&show(self.codec, frame, true)).into_owned();
-                printer.print(text).map_err(io::Error::other)
+            Sink::Terminal(screen) => {
+                screen.print(String::from_utf8_lossy(&show(self.codec, frame, true)).into_owned());
+                if !screen.has_room() {
+                    session.pause();
+                }
+                Ok(())
             }
+        }
+    }
+
+    /// The terminal has taken what waited: reads again, unless as much has come meanwhile.
+    pub(crate) fn relieved(&self, session: &mut Session<Self>) {
+        if matches!(&self.sink, Sink::Terminal(screen) if screen.has_room()) {
+            session.resume();
         }
     }
 }
@@ -117,9 +130,8 @@ impl<C: Codec> Handler for Line<C> {
         Reconnect::AsConfigured
     }
 
-    fn on_frame(&mut self, _session: &mut Session<Self>, frame: Frame) {
-        // Printing blocks this thread if nobody reads: then nothing is read from the peer, either.
-        if let Err(error) = self.print(&frame) {
+    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+        if let Err(error) = self.print(session, &frame) {
             self.tell(Event::OutputEnded(error));
         }
         self.shared.arrived.fetch_add(1, Ordering::Relaxed);
@@ -133,11 +145,10 @@ impl<C: Codec> Handler for Line<C> {
 
     fn on_close(&mut self, _session: &mut Session<Self>, reason: CloseReason) {
         self.shared.set(|gate| gate.ended = true);
-        if let Sink::Terminal(printer) = &mut self.sink
+        if let Sink::Terminal(screen) = &self.sink
             && reason != CloseReason::Drained
         {
-            // If it cannot be printed, nobody looks any more.
-            let _ = printer.print(format!("* the connection ended: {reason}; press Enter to leave\n"));
+            screen.print(format!("* the connection ended: {reason}; press Enter to leave\n"));
         }
         self.tell(Event::Closed(reason));
     }

@@ -5,9 +5,11 @@
 //! | `words` | messages as they are typed and printed |
 //! | `line` | the session, and how the input's thread sends on it |
 //! | `input` | what is sent: a pipe's lines, or a person's |
+//! | `screen` | what is printed while somebody types |
 
 mod input;
 mod line;
+mod screen;
 mod words;
 
 use std::{
@@ -21,7 +23,8 @@ use std::{
 };
 
 use anyport::{
-    Client, CloseReason, Codec, Engine, FaultKind, Limits, Lines, Raw, Remote, Running, SendMarks, SizeKind,
+    Client, CloseReason, Codec, Engine, FaultKind, Limits, Lines, Raw, Remote, Running, SendMarks, SessionId,
+    SizeKind,
 };
 
 use crate::{
@@ -33,11 +36,14 @@ use crate::{
 };
 use input::Terminal;
 use line::{Event, Line, Shared, Sink, Speaker};
+use screen::Printer;
 
 /// How long the last bytes may take to go out.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the input may take to say that it has ended, too, when the peer has ended the connection.
 const INPUT_GRACE: Duration = Duration::from_secs(1);
+/// How long the terminal may take for what is left to be printed.
+const PRINTER_GRACE: Duration = Duration::from_secs(1);
 /// How often is looked whether the engine still runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -57,7 +63,10 @@ fn talk<C: Codec>(options: &Connect, codec: &C) -> Outcome {
     let (sender, events) = channel();
     let terminal =
         if io::stdin().is_terminal() && io::stdout().is_terminal() { Terminal::open() } else { None };
-    let (terminal, sink) = terminal.map_or((None, Sink::Output), |(terminal, sink)| (Some(terminal), sink));
+    let (terminal, sink) = match terminal {
+        Some((terminal, screen, printer)) => (Some((terminal, printer)), Sink::Terminal(screen)),
+        None => (None, Sink::Output),
+    };
     let shared = Arc::<Shared>::default();
     let mut engine = Engine::new()?.shards(1)?.driver(options.driver.into());
     let client = Client::to(&options.address, codec.clone()).limits(limits(codec.frame_size_max()));
@@ -70,10 +79,15 @@ fn talk<C: Codec>(options: &Connect, codec: &C) -> Outcome {
         let _ = to_main.send(Event::Interrupted);
     })?;
     let mut running = engine.start()?;
-    let talk = Talk { options, events, running: &running, remote, shared };
+    // It is disconnected when the thread that prints has ended.
+    let (printing, printed) = channel();
+    let talk = Talk { options, events, running: &running, remote, shared, printing };
     let outcome = talk.run(terminal, sender);
     running.stopper().drain();
-    outcome.and(running.wait().map_err(Failure::from))
+    let ended = running.wait();
+    // The handler has gone, and its end of the screen with it: what is left is printed, if the terminal takes it.
+    let _ = printed.recv_timeout(PRINTER_GRACE);
+    outcome.and(ended.map_err(Failure::from))
 }
 
 /// Reading never pauses for what is not sent: a person wants to see the answers. Above the high mark the input waits, so
@@ -95,16 +109,25 @@ struct Talk<'a, C: Codec> {
     running: &'a Running,
     remote: Remote<Line<C>>,
     shared: Arc<Shared>,
+    /// Held by the thread that prints.
+    printing: Sender<()>,
 }
 
 impl<C: Codec> Talk<'_, C> {
-    fn run(self, terminal: Option<Terminal>, sender: Sender<Event>) -> Outcome {
+    fn run(self, terminal: Option<(Terminal, Printer)>, sender: Sender<Event>) -> Outcome {
         let Some(session) = self.opened()? else { return Ok(()) };
         let speaker = Speaker { remote: self.remote.clone(), session, shared: Arc::clone(&self.shared) };
         let (codec, on_terminal) = (self.options.codec, terminal.is_some());
         if on_terminal {
             remark(format_args!("* connected to {}; Ctrl-D ends", self.options.address));
         }
+        let terminal = match terminal {
+            Some((terminal, printer)) => {
+                self.print(printer, session, sender.clone())?;
+                Some(terminal)
+            }
+            None => None,
+        };
         let input = move || {
             let sent = match terminal {
                 Some(mut terminal) => terminal.talk(codec, &speaker),
@@ -113,16 +136,31 @@ impl<C: Codec> Talk<'_, C> {
             // The main thread goes first if the connection has ended.
             let _ = sender.send(Event::InputEnded(sent));
         };
-        let thread = std::thread::Builder::new().name("input".to_owned()).spawn(input);
-        thread.map_err(|error| Failure::Run(format!("cannot start a thread: {error}")))?;
+        start_thread("input", input)?;
         let outcome = self.until_the_end(on_terminal);
         // Whatever the reason, the session ends in order if it still can.
         let _ = self.remote.post(session, |_, session| session.drain());
         outcome
     }
 
+    /// Starts the thread that prints above the line that is being typed.
+    fn print(&self, printer: Printer, session: SessionId, events: Sender<Event>) -> Outcome {
+        let (remote, printing) = (self.remote.clone(), self.printing.clone());
+        start_thread("printer", move || {
+            // If the session has gone, there is nothing to read from any more.
+            let relieved = || {
+                let _ = remote.post(session, |line, session| line.relieved(session));
+            };
+            if let Err(error) = printer.run(relieved) {
+                // The main thread goes first only when it is done.
+                let _ = events.send(Event::OutputEnded(error));
+            }
+            drop(printing);
+        })
+    }
+
     /// Waits for the connection. `None` if a signal came first.
-    fn opened(&self) -> Outcome<Option<anyport::SessionId>> {
+    fn opened(&self) -> Outcome<Option<SessionId>> {
         let (address, patience) = (&self.options.address, self.options.patience);
         match self.next(Some(Instant::now() + patience))? {
             Some(Event::Opened(session)) => Ok(Some(session)),
@@ -210,6 +248,11 @@ impl<C: Codec> Talk<'_, C> {
         }
         Ok(())
     }
+}
+
+fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Outcome {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| Failure::Run(format!("cannot start a thread: {error}")))
 }
 
 fn output_ended(error: &io::Error) -> Failure {

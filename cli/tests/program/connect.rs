@@ -21,7 +21,7 @@ fn connect(address: &str, arguments: &str, input: &str) -> Ended {
 }
 
 /// A peer that does something to one connection.
-fn peer(serve: impl FnOnce(TcpStream) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
+pub(crate) fn peer(serve: impl FnOnce(TcpStream) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     let thread = std::thread::spawn(move || {

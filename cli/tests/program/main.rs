@@ -13,5 +13,7 @@ mod loads;
 mod log_file;
 mod process;
 mod serve;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod usage;
 mod wrong_server;

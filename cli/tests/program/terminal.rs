@@ -1,0 +1,148 @@
+//! The client on a terminal, as a person uses it. The terminal is a pair of a master, which is the person, and a slave.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    time::Instant,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::OpenptFlags,
+};
+
+use crate::{
+    connect::peer,
+    process::{PATIENCE, command},
+};
+
+/// A run on a terminal. Killed when dropped.
+struct Person {
+    child: Child,
+    keys: File,
+    shown: Receiver<Vec<u8>>,
+    /// What was waited for, and what came before it; what came after it.
+    seen: String,
+    fresh: String,
+    state: PathBuf,
+}
+
+impl Person {
+    /// The client, with this terminal for all that `streams` does not redirect.
+    fn connect(name: &str, arguments: &str, streams: impl FnOnce(&mut Command)) -> Self {
+        let state = std::env::temp_dir().join(format!("anyport-{}-{name}", std::process::id()));
+        let keys = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a master");
+        rustix::pty::grantpt(&keys).expect("it is ours");
+        rustix::pty::unlockpt(&keys).expect("it can be opened");
+        let path = rustix::pty::ptsname(&keys, Vec::new()).expect("a name");
+        let terminal = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("a slave");
+        let mut command = command(&format!("connect {arguments}"));
+        let slave = || Stdio::from(terminal.try_clone().expect("a second handle"));
+        command.stdin(slave()).stdout(slave()).stderr(slave());
+        command.env("XDG_STATE_HOME", &state).env("TERM", "xterm");
+        streams(&mut command);
+        let child = command.spawn().expect("the program starts");
+        let keys = File::from(keys);
+        let mut screen = keys.try_clone().expect("a second handle");
+        let (sender, shown) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                if sender.send(bytes[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keys, shown, seen: String::new(), fresh: String::new(), state }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Waits until the terminal shows this, after what was waited for before.
+    #[track_caller]
+    fn sees(&mut self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.fresh.find(part) {
+                self.seen.extend(self.fresh.drain(..at + part.len()));
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let bytes = self.shown.recv_timeout(left).unwrap_or_else(|error| {
+                panic!("`{part}` was not shown: {error}:\n{}\n----\n{}", self.seen, self.fresh)
+            });
+            self.fresh.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    /// Waits for the end of the program.
+    #[track_caller]
+    fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Ctrl-D.
+const END: &str = "\x04";
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.state);
+    }
+}
+
+/// The line editor takes what is to be printed only while it reads keys; the shard, which sends the line that was typed,
+/// must not wait for it.
+#[test]
+fn lines_are_typed_while_lines_arrive() {
+    const LINES: usize = 300;
+    let (heard, typed) = channel();
+    let (address, thread) = peer(move |stream| {
+        let over = Arc::new(AtomicBool::new(false));
+        let (mut talking, until) = (stream.try_clone().expect("a second handle"), Arc::clone(&over));
+        let talker = std::thread::spawn(move || {
+            // Two at a time, so that one finds the other's place taken.
+            while !until.load(Ordering::Relaxed) && talking.write_all(b"this\nand that\n").is_ok() {}
+            talking.shutdown(std::net::Shutdown::Write)
+        });
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            heard.send(line).expect("the test listens");
+        }
+        over.store(true, Ordering::Relaxed);
+        // The client may have gone first.
+        let _ = talker.join().expect("it ends");
+    });
+    let mut person = Person::connect("flood", &address.to_string(), |_| {});
+    person.sees("* connected to");
+    person.sees("and that");
+    let screen = std::mem::replace(&mut person.shown, channel().1);
+    let watching = std::thread::spawn(move || while screen.recv().is_ok() {});
+    for number in 0..LINES {
+        person.types(&format!("line {number}\r"));
+        let line = typed.recv_timeout(PATIENCE).expect("it is sent");
+        assert_eq!(line, format!("line {number}"));
+    }
+    person.types(END);
+    assert_eq!(person.ended().code(), Some(0));
+    thread.join().expect("the peer is content");
+    drop(person);
+    watching.join().expect("the screen ends");
+}
