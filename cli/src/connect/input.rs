@@ -1,7 +1,7 @@
 //! What is sent: lines of a pipe or a file, or lines that a person types.
 
 use std::{
-    io::{BufRead, Write},
+    io::BufRead,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use super::{
     screen::{Printer, Screen, screen},
     words::parse,
 };
-use crate::args::CodecName;
+use crate::{args::CodecName, output::remark};
 
 const ENDED: &str = "the connection had ended";
 const TOO_LARGE: &str = "it is longer than a frame can be";
@@ -74,6 +74,8 @@ impl Terminal {
                 Err(ReadlineError::Signal(_)) => continue,
                 Err(error) => return Err(format!("cannot read from the terminal: {error}")),
             };
+            // Now, and not at the end, which a signal may be.
+            self.keep_history();
             let sent = match parse(codec, line.as_bytes()) {
                 Ok(message) => speaker.send(message),
                 Err(why) => {
@@ -87,7 +89,6 @@ impl Terminal {
                 Err(Unsent::Ended) => break,
             }
         }
-        self.keep_history();
         Ok(())
     }
 
@@ -95,14 +96,15 @@ impl Terminal {
         let Some(file) = &self.history else { return };
         let kept = file.parent().map_or(Ok(()), make_private).map_err(ReadlineError::from);
         if let Err(error) = kept.and_then(|()| self.editor.append_history(file)) {
-            complain(&format!("the history could not be kept in {}: {error}", file.display()));
+            remark(format_args!("* the history cannot be kept in {}: {error}", file.display()));
+            self.history = None;
         }
     }
 }
 
 fn complain(why: &str) {
     // Nothing is being typed at this moment.
-    let _ = writeln!(std::io::stderr(), "* not sent: {why}");
+    remark(format_args!("* not sent: {why}"));
 }
 
 /// Makes a folder that only its owner looks into.

@@ -6,9 +6,11 @@
 //! | `line` | the session, and how the input's thread sends on it |
 //! | `input` | what is sent: a pipe's lines, or a person's |
 //! | `screen` | what is printed while somebody types |
+//! | `modes` | the terminal as it was |
 
 mod input;
 mod line;
+mod modes;
 mod screen;
 mod words;
 
@@ -16,7 +18,7 @@ use std::{
     io::{self, ErrorKind, IsTerminal},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::Ordering,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     time::{Duration, Instant},
@@ -36,6 +38,7 @@ use crate::{
 };
 use input::Terminal;
 use line::{Event, Line, Shared, Sink, Speaker};
+use modes::Modes;
 use screen::Printer;
 
 /// How long the last bytes may take to go out.
@@ -63,6 +66,7 @@ fn talk<C: Codec>(options: &Connect, codec: &C) -> Outcome {
     let (sender, events) = channel();
     let terminal =
         if io::stdin().is_terminal() && io::stdout().is_terminal() { Terminal::open() } else { None };
+    let modes = Arc::new(if terminal.is_some() { Modes::of_now() } else { Modes::default() });
     let (terminal, sink) = match terminal {
         Some((terminal, screen, printer)) => (Some((terminal, printer)), Sink::Terminal(screen)),
         None => (None, Sink::Output),
@@ -74,20 +78,33 @@ fn talk<C: Codec>(options: &Connect, codec: &C) -> Outcome {
     // There is one shard, so that this is called once.
     let make = move |_| line.lock().unwrap_or_else(PoisonError::into_inner).take().expect("one shard");
     let remote = engine.add_client(client, make)?;
-    let to_main = sender.clone();
-    anyport::on_termination(move |_| {
-        let _ = to_main.send(Event::Interrupted);
-    })?;
+    end_on_signal(sender.clone(), Arc::clone(&modes))?;
     let mut running = engine.start()?;
     // It is disconnected when the thread that prints has ended.
     let (printing, printed) = channel();
-    let talk = Talk { options, events, running: &running, remote, shared, printing };
+    let talk = Talk { options, events, running: &running, remote, shared, modes: &modes, printing };
     let outcome = talk.run(terminal, sender);
     running.stopper().drain();
     let ended = running.wait();
     // The handler has gone, and its end of the screen with it: what is left is printed, if the terminal takes it.
     let _ = printed.recv_timeout(PRINTER_GRACE);
+    modes.give_back();
     outcome.and(ended.map_err(Failure::from))
+}
+
+/// The first signal ends the session in order; a second does not wait for whatever stands still.
+fn end_on_signal(events: Sender<Event>, modes: Arc<Modes>) -> Outcome {
+    let again = AtomicBool::new(false);
+    anyport::on_termination(move |_| {
+        if again.swap(true, Ordering::Relaxed) {
+            modes.give_back();
+            // Without a word: standard error may be what stands still.
+            std::process::exit(1);
+        }
+        // The main thread goes first only when it is done.
+        let _ = events.send(Event::Interrupted);
+    })?;
+    Ok(())
 }
 
 /// Reading never pauses for what is not sent: a person wants to see the answers. Above the high mark the input waits, so
@@ -109,6 +126,7 @@ struct Talk<'a, C: Codec> {
     running: &'a Running,
     remote: Remote<Line<C>>,
     shared: Arc<Shared>,
+    modes: &'a Arc<Modes>,
     /// Held by the thread that prints.
     printing: Sender<()>,
 }
@@ -128,9 +146,14 @@ impl<C: Codec> Talk<'_, C> {
             }
             None => None,
         };
+        let modes = Arc::clone(self.modes);
         let input = move || {
             let sent = match terminal {
-                Some(mut terminal) => terminal.talk(codec, &speaker),
+                Some(mut terminal) => {
+                    let sent = terminal.talk(codec, &speaker);
+                    modes.forget();
+                    sent
+                }
                 None => input::send_all(codec, io::stdin().lock(), &speaker),
             };
             // The main thread goes first if the connection has ended.

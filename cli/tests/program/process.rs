@@ -179,7 +179,7 @@ impl Process {
 
 /// Asks a process to end.
 #[cfg(unix)]
-fn ask(process: u32, signal: Signal) {
+pub(crate) fn ask(process: u32, signal: Signal) {
     let name = if signal == Signal::Interrupt { "INT" } else { "TERM" };
     let process = process.to_string();
     let status = Command::new("kill").args(["-s", name, &process]).status().expect("kill runs");

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
+    os::fd::OwnedFd,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -16,17 +17,19 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     pty::OpenptFlags,
+    termios::{LocalModes, tcgetattr},
 };
 
 use crate::{
     connect::peer,
-    process::{PATIENCE, command},
+    process::{PATIENCE, Signal, ask, command},
 };
 
 /// A run on a terminal. Killed when dropped.
 struct Person {
     child: Child,
     keys: File,
+    terminal: OwnedFd,
     shown: Receiver<Vec<u8>>,
     /// What was waited for, and what came before it; what came after it.
     seen: String,
@@ -60,7 +63,7 @@ impl Person {
                 }
             }
         });
-        Self { child, keys, shown, seen: String::new(), fresh: String::new(), state }
+        Self { child, keys, terminal, shown, seen: String::new(), fresh: String::new(), state }
     }
 
     fn types(&mut self, keys: &str) {
@@ -84,6 +87,11 @@ impl Person {
         }
     }
 
+    /// What it does with what is typed.
+    fn modes(&self) -> LocalModes {
+        tcgetattr(&self.terminal).expect("it is a terminal").local_modes
+    }
+
     /// Waits for the end of the program.
     #[track_caller]
     fn ended(&mut self) -> ExitStatus {
@@ -97,6 +105,12 @@ impl Person {
         }
     }
 }
+
+/// Begins a line that is edited.
+const PROMPT: &str = "\x1b[?2004h";
+
+/// What a terminal does while no line is edited: it echoes, and gives whole lines.
+const TYPED: LocalModes = LocalModes::ECHO.union(LocalModes::ICANON);
 
 /// Ctrl-D.
 const END: &str = "\x04";
@@ -145,4 +159,63 @@ fn lines_are_typed_while_lines_arrive() {
     thread.join().expect("the peer is content");
     drop(person);
     watching.join().expect("the screen ends");
+}
+
+/// Whatever ends the program while a line is being typed: the terminal is as it was, and the lines are remembered.
+#[test]
+fn a_signal_gives_the_terminal_back() {
+    for peer_ends in [false, true] {
+        let (go_on, told) = channel();
+        let (address, thread) = peer(move |mut stream| {
+            stream.read_exact(&mut [0; 6]).expect("a line");
+            if !peer_ends {
+                told.recv_timeout(PATIENCE).expect("the test goes on");
+            }
+        });
+        let mut person = Person::connect("signal", &address.to_string(), |_| {});
+        let before = person.modes();
+        assert!(before.contains(TYPED), "{before:?}");
+        person.sees(PROMPT);
+        assert!(!person.modes().intersects(TYPED), "the line editor has it");
+        person.types("hello\r");
+        person.sees(PROMPT);
+        if peer_ends {
+            person.sees("press Enter to leave");
+        }
+        ask(person.child.id(), Signal::Terminate);
+        go_on.send(()).unwrap_or_else(|_| assert!(peer_ends));
+        assert_eq!(person.ended().code(), Some(0));
+        assert_eq!(person.modes(), before);
+        person.sees("\x1b[?2004l");
+        let history = std::fs::read_to_string(person.state.join("anyport/history")).expect("a history");
+        assert!(history.ends_with("hello\n"), "{history}");
+        thread.join().expect("the peer is content");
+    }
+}
+
+/// Nobody reads what is printed, as under a pager: the first signal cannot end it in order, the second ends it.
+#[test]
+fn a_second_signal_does_not_wait() {
+    let (address, thread) = peer(|mut stream| {
+        // More than a pipe holds.
+        let line = ["x".repeat(60_000).as_bytes(), b"\n"].concat();
+        // Until the client has gone: with a reset, because it has not read all.
+        let _ = stream.write_all(&line.repeat(4));
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let (mut reads, writes) = std::io::pipe().expect("a pipe");
+    let mut person = Person::connect("pager", &address.to_string(), move |command| {
+        command.stdout(writes);
+    });
+    reads.read_exact(&mut [0]).expect("something is printed");
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = person.child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        ask(person.child.id(), Signal::Terminate);
+    };
+    assert_eq!(status.code(), Some(1));
+    thread.join().expect("the peer is content");
 }
