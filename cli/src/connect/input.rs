@@ -1,7 +1,7 @@
 //! What is sent: lines of a pipe or a file, or lines that a person types.
 
 use std::{
-    io::BufRead,
+    io::{BufRead, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -11,15 +11,46 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use super::{
     line::{Speaker, Unsent},
     screen::{Printer, Screen, screen},
-    words::parse,
+    words::{Message, parse},
 };
 use crate::{args::CodecName, output::remark};
 
 const ENDED: &str = "the connection had ended";
 const TOO_LARGE: &str = "it is longer than a frame can be";
+const MALFORMED: &str = "it holds what ends a message of this --codec";
 
 /// Lines that are kept in the file.
 const HISTORY_MAX: usize = 1000;
+
+impl Unsent {
+    fn why(self) -> &'static str {
+        match self {
+            Self::TooLarge => TOO_LARGE,
+            Self::Malformed => MALFORMED,
+            Self::Ended => ENDED,
+        }
+    }
+}
+
+/// Sends the input as it comes, whatever it holds. The error tells how much of it was sent.
+pub(crate) fn send_bytes<C: Codec>(mut input: impl BufRead, speaker: &Speaker<C>) -> Result<(), String> {
+    let mut sent = 0;
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok([]) => return Ok(()),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(format!("cannot read the input: {error}")),
+        };
+        let count = bytes.len();
+        let not_sent = |unsent: Unsent| {
+            format!("the input was not sent from its byte {} on: {}", sent + 1, unsent.why())
+        };
+        speaker.send(Message { kind: 0, body: bytes.to_vec() }).map_err(not_sent)?;
+        input.consume(count);
+        sent += count;
+    }
+}
 
 /// Sends every line of the input. The error names the line that was not sent.
 pub(crate) fn send_all<C: Codec>(
@@ -34,10 +65,7 @@ pub(crate) fn send_all<C: Codec>(
             line.pop();
         }
         let message = parse(codec, &line).map_err(not_sent)?;
-        speaker.send(message).map_err(|unsent| match unsent {
-            Unsent::TooLarge => not_sent(TOO_LARGE),
-            Unsent::Ended => not_sent(ENDED),
-        })?;
+        speaker.send(message).map_err(|unsent| not_sent(unsent.why()))?;
     }
     Ok(())
 }
@@ -76,6 +104,10 @@ impl Terminal {
             };
             // Now, and not at the end, which a signal may be.
             self.keep_history();
+            // Whatever it is: the one who waits for Enter may have typed it.
+            if speaker.has_ended() {
+                break;
+            }
             let sent = match parse(codec, line.as_bytes()) {
                 Ok(message) => speaker.send(message),
                 Err(why) => {
@@ -85,8 +117,8 @@ impl Terminal {
             };
             match sent {
                 Ok(()) => {}
-                Err(Unsent::TooLarge) => complain(TOO_LARGE),
                 Err(Unsent::Ended) => break,
+                Err(unsent) => complain(unsent.why()),
             }
         }
         Ok(())

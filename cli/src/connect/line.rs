@@ -37,7 +37,8 @@ pub(crate) enum Event {
 
 /// Where what arrives is printed.
 pub(crate) enum Sink {
-    Output,
+    /// Standard output, with nothing that would be a command if it is a terminal.
+    Output { is_terminal: bool },
     /// Above the line that is being typed.
     Terminal(Screen),
 }
@@ -94,9 +95,9 @@ impl<C: Codec> Line<C> {
     fn print(&self, session: &mut Session<Self>, frame: &Frame) -> io::Result<()> {
         match &self.sink {
             // This blocks the shard if nobody reads: then nothing is read from the peer, either.
-            Sink::Output => {
+            Sink::Output { is_terminal } => {
                 let mut out = io::stdout().lock();
-                out.write_all(&show(self.codec, frame, false))?;
+                out.write_all(&show(self.codec, frame, *is_terminal))?;
                 out.flush()
             }
             Sink::Terminal(screen) => {
@@ -158,6 +159,7 @@ impl<C: Codec> Handler for Line<C> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unsent {
     TooLarge,
+    Malformed,
     Ended,
 }
 
@@ -169,6 +171,11 @@ pub(crate) struct Speaker<C: Codec> {
 }
 
 impl<C: Codec> Speaker<C> {
+    /// True once nothing can be sent any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
     /// Sends a message, as soon as the peer has taken most of those before it.
     pub(crate) fn send(&self, message: Message) -> Result<(), Unsent> {
         self.shared.wait_for_room();
@@ -183,6 +190,7 @@ impl<C: Codec> Speaker<C> {
         });
         match answered.recv() {
             Ok(Sent::Refused(Refusal::FrameTooLarge)) => Err(Unsent::TooLarge),
+            Ok(Sent::Refused(Refusal::FrameMalformed)) => Err(Unsent::Malformed),
             Ok(Sent::Refused(_)) | Err(_) => Err(Unsent::Ended),
             Ok(_) => Ok(()),
         }

@@ -64,16 +64,17 @@ pub(crate) fn run(options: &Connect) -> Outcome {
 
 fn talk<C: Codec>(options: &Connect, codec: &C) -> Outcome {
     let (sender, events) = channel();
-    let terminal =
-        if io::stdin().is_terminal() && io::stdout().is_terminal() { Terminal::open() } else { None };
+    let is_terminal = io::stdout().is_terminal();
+    let terminal = if io::stdin().is_terminal() && is_terminal { Terminal::open() } else { None };
     let modes = Arc::new(if terminal.is_some() { Modes::of_now() } else { Modes::default() });
     let (terminal, sink) = match terminal {
         Some((terminal, screen, printer)) => (Some((terminal, printer)), Sink::Terminal(screen)),
-        None => (None, Sink::Output),
+        None => (None, Sink::Output { is_terminal }),
     };
     let shared = Arc::<Shared>::default();
     let mut engine = Engine::new()?.shards(1)?.driver(options.driver.into());
-    let client = Client::to(&options.address, codec.clone()).limits(limits(codec.frame_size_max()));
+    let client =
+        Client::to(&options.address, codec.clone()).limits(limits(codec.frame_size_max(), options.patience));
     let line = Mutex::new(Some(Line::new(options.codec, sink, Arc::clone(&shared), sender.clone())));
     // There is one shard, so that this is called once.
     let make = move |_| line.lock().unwrap_or_else(PoisonError::into_inner).take().expect("one shard");
@@ -108,14 +109,16 @@ fn end_on_signal(events: Sender<Event>, modes: Arc<Modes>) -> Outcome {
 }
 
 /// Reading never pauses for what is not sent: a person wants to see the answers. Above the high mark the input waits, so
-/// that the queue holds one message more at most.
-fn limits(frame_size_max: usize) -> Limits {
+/// that the queue holds one message more at most. It is this program that loses its patience with the connect, a little
+/// before the engine would.
+fn limits(frame_size_max: usize, patience: Duration) -> Limits {
     let marks = SendMarks::default();
     let largest = if frame_size_max == usize::MAX { 16 << 20 } else { frame_size_max };
     Limits {
         drain_deadline: DRAIN_DEADLINE,
         send: SendMarks { queue_max_bytes: marks.queue_max_bytes + largest, ..marks },
         pause_reading_under_pressure: false,
+        connect_timeout: patience + Duration::from_secs(1),
         ..Limits::default()
     }
 }
@@ -154,6 +157,7 @@ impl<C: Codec> Talk<'_, C> {
                     modes.forget();
                     sent
                 }
+                None if codec == CodecName::Raw => input::send_bytes(io::stdin().lock(), &speaker),
                 None => input::send_all(codec, io::stdin().lock(), &speaker),
             };
             // The main thread goes first if the connection has ended.
@@ -282,5 +286,17 @@ fn output_ended(error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::Run(format!("cannot write to standard output: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_patience_with_a_connect_is_the_one_that_was_typed() {
+        for patience in [Duration::from_millis(1), Duration::from_mins(5)] {
+            assert!(limits(100, patience).connect_timeout > patience);
+        }
     }
 }

@@ -79,9 +79,12 @@ fn show_kind(frame: &Frame) -> Vec<u8> {
 /// Text without characters that would move the cursor, change colours, or ask the terminal for something.
 fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
         match char {
             '\t' | '\n' => out.push(char),
+            // Of a line end; alone it would go back and write over what stands there.
+            '\r' if chars.peek() == Some(&'\n') => {}
             char if char.is_control() => out.extend(char.escape_default()),
             char => out.push(char),
         }
@@ -124,6 +127,9 @@ mod tests {
         let frame = Frame { kind: 0, body: b"\x1b[2Jhi\x07\t\xc2\x9b" };
         let text = String::from_utf8(show(CodecName::Lines, &frame, true)).expect("text");
         assert_eq!(text, "\\u{1b}[2Jhi\\u{7}\t\\u{9b}\n");
+        let frame = Frame { kind: 0, body: b"one\r\ntwo\rthree" };
+        let text = String::from_utf8(show(CodecName::Raw, &frame, true)).expect("text");
+        assert_eq!(text, "one\ntwo\\rthree\n");
         // A pipe gets what came.
         assert_eq!(show(CodecName::Lines, &frame, false), [frame.body, b"\n"].concat());
         assert_eq!(show(CodecName::Raw, &frame, false), frame.body);

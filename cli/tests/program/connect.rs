@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc::channel,
     thread::JoinHandle,
     time::Duration,
 };
@@ -17,6 +18,16 @@ fn connect(address: &str, arguments: &str, input: &str) -> Ended {
     // A client that has ended already takes no more.
     let _ = process.write(input);
     process.end_input();
+    process.end()
+}
+
+/// Runs the client with this input until it has printed this line, which is the last.
+fn answered(address: &str, arguments: &str, input: &str, last: &str) -> Ended {
+    let mut process = Process::start(&format!("connect {address} --wait 1000 {arguments}"));
+    process.write(input).expect("it reads");
+    process.end_input();
+    process.until(last);
+    process.signal(Signal::Interrupt);
     process.end()
 }
 
@@ -38,7 +49,7 @@ fn lines_come_back_in_their_order() {
         let server = Server::start(&format!("--codec lines --driver {driver}"));
         // A line end of Windows, and none at the end of the input.
         let input = "first\r\nsecond with spaces\n\nlast é";
-        let ended = connect(&server.address, &format!("--wait 0.3 --driver {driver}"), input).expect(0);
+        let ended = answered(&server.address, &format!("--driver {driver}"), input, "last é").expect(0);
         assert_eq!(ended.output, "first\nsecond with spaces\n\nlast é\n", "{driver}: {ended:#?}");
         assert_eq!(ended.errors, "", "{driver}");
         let counted = server.terminate().expect(0);
@@ -50,7 +61,7 @@ fn lines_come_back_in_their_order() {
 fn kinds_are_typed_and_printed_as_text_or_digits() {
     let server = Server::start("--codec size-kind");
     let input = "0 hello you\n65535 #00ff\n7\n8 #61\n";
-    let ended = connect(&server.address, "--codec size-kind --wait 0.3", input).expect(0);
+    let ended = answered(&server.address, "--codec size-kind", input, "8 a").expect(0);
     assert_eq!(ended.output, "0 hello you\n65535 #00ff\n7 \n8 a\n", "{ended:#?}");
 }
 
@@ -58,16 +69,35 @@ fn kinds_are_typed_and_printed_as_text_or_digits() {
 fn other_framings_carry_lines_too() {
     for codec in ["delimiter", "length-prefix"] {
         let server = Server::start(&format!("--codec {codec}"));
-        let ended = connect(&server.address, &format!("--codec {codec} --wait 0.3"), "one\n\ntwo").expect(0);
+        let ended = answered(&server.address, &format!("--codec {codec}"), "one\n\ntwo", "two").expect(0);
         assert_eq!(ended.output, "one\n\ntwo\n", "{codec}: {ended:#?}");
         assert_eq!(server.terminate().expect(0).row("closed: peer_closed"), 1, "{codec}");
     }
 }
 
 #[test]
-fn raw_sends_lines_with_their_ends() {
+fn raw_sends_every_byte_and_no_other() {
+    let long = "x".repeat(1 << 20);
+    for input in ["two\nlines\n", "GET / HTTP/1.0\r\n\r\n", "no end", "\r\0\n\n\r", &long] {
+        let (sender, received) = channel();
+        let (address, thread) = peer(move |mut stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).expect("the end");
+            sender.send(bytes).expect("the test listens");
+        });
+        // However short the wait for answers is: all of the input is sent before the end.
+        connect(&address.to_string(), "--codec raw --wait 0", input).expect(0);
+        let bytes = received.recv_timeout(PATIENCE).expect("it came");
+        assert!(bytes == input.as_bytes(), "{}", String::from_utf8_lossy(&bytes[..bytes.len().min(100)]));
+        thread.join().expect("the peer is content");
+    }
+}
+
+#[test]
+fn raw_prints_what_comes() {
     let server = Server::start("");
-    let ended = connect(&server.address, "--codec raw --wait 0.3", "two\nlines\n").expect(0);
+    let ended = answered(&server.address, "--codec raw", "two\r\nlines\n", "lines").expect(0);
+    // The test reads lines, whatever their end.
     assert_eq!(ended.output, "two\nlines\n", "{ended:#?}");
 }
 
@@ -78,7 +108,7 @@ fn input_of_any_length_waits_for_a_peer_that_is_slower() {
     let rest = "x".repeat(500);
     let lines: Vec<_> = (0..LINES).map(|number| format!("{number} {rest}\n")).collect();
     let input = lines.concat();
-    let ended = connect(&server.address, "--wait 0.5", &input).expect(0);
+    let ended = answered(&server.address, "", &input, &format!("{} x", LINES - 1)).expect(0);
     assert!(ended.output == input, "{} bytes of {} came back", ended.output.len(), input.len());
 }
 
@@ -139,6 +169,9 @@ fn a_line_that_cannot_be_sent_is_named() {
     size_kind("7 good\nhello\n").expect_error(1, &["line 2 of the input", "begins with its kind"]);
     size_kind("7 #0\n").expect_error(1, &["line 1 of the input", "hexadecimal"]);
     size_kind(&format!("7 {}\n", "x".repeat(65_532))).expect_error(1, &["line 1 of the input", "longer"]);
+    let server = Server::start("--codec delimiter");
+    connect(&server.address, "--codec delimiter --wait 1000", "good\na\0b\n")
+        .expect_error(1, &["line 2 of the input", "ends a message"]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     connect::peer,
-    process::{PATIENCE, Signal, ask, command},
+    process::{PATIENCE, Server, Signal, ask, command},
 };
 
 /// A run on a terminal. Killed when dropped.
@@ -90,6 +90,16 @@ impl Person {
     /// What it does with what is typed.
     fn modes(&self) -> LocalModes {
         tcgetattr(&self.terminal).expect("it is a terminal").local_modes
+    }
+
+    /// Waits until a line is edited.
+    #[track_caller]
+    fn is_editing(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.modes().intersects(TYPED) {
+            assert!(Instant::now() < deadline, "no line is edited");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for the end of the program.
@@ -176,12 +186,11 @@ fn a_signal_gives_the_terminal_back() {
         let before = person.modes();
         assert!(before.contains(TYPED), "{before:?}");
         person.sees(PROMPT);
-        assert!(!person.modes().intersects(TYPED), "the line editor has it");
+        person.is_editing();
         person.types("hello\r");
-        person.sees(PROMPT);
-        if peer_ends {
-            person.sees("press Enter to leave");
-        }
+        person.sees(if peer_ends { "press Enter to leave" } else { PROMPT });
+        // The next prompt may have come before that.
+        person.is_editing();
         ask(person.child.id(), Signal::Terminate);
         go_on.send(()).unwrap_or_else(|_| assert!(peer_ends));
         assert_eq!(person.ended().code(), Some(0));
@@ -218,4 +227,47 @@ fn a_second_signal_does_not_wait() {
     };
     assert_eq!(status.code(), Some(1));
     thread.join().expect("the peer is content");
+}
+
+#[test]
+fn what_cannot_be_sent_is_told_and_the_next_line_is() {
+    let server = Server::start("--codec delimiter");
+    let arguments = format!("{} --codec delimiter", server.address);
+    let mut person = Person::connect("malformed", &arguments, |_| {});
+    person.sees(PROMPT);
+    // Pasted: as it is.
+    person.types("\x1b[200~a\0b\x1b[201~\r");
+    person.sees("* not sent: it holds what ends a message");
+    person.sees(PROMPT);
+    person.types("good\r");
+    person.sees("good\r\n");
+    person.types(END);
+    assert_eq!(person.ended().code(), Some(0));
+    assert_eq!(server.terminate().expect(0).row("frames received"), 1);
+}
+
+#[test]
+fn enter_leaves_whatever_a_line_is_to_be() {
+    let (address, thread) = peer(drop);
+    let mut person = Person::connect("enter", &format!("{address} --codec size-kind"), |_| {});
+    person.sees("press Enter to leave");
+    person.types("\r");
+    assert_eq!(person.ended().code(), Some(0));
+    thread.join().expect("the peer is content");
+}
+
+/// Lines may come from a pipe: what the peer says is shown on a terminal all the same.
+#[test]
+fn a_terminal_that_is_only_shown_gets_no_commands() {
+    let server = Server::start("--codec lines");
+    let (reads, mut writes) = std::io::pipe().expect("a pipe");
+    let arguments = format!("{} --wait 1000", server.address);
+    let mut person = Person::connect("shown", &arguments, move |command| {
+        command.stdin(reads);
+    });
+    writes.write_all(b"\x1b[2J\n").expect("it reads");
+    person.sees("\\u{1b}[2J\r\n");
+    assert!(!person.seen.contains('\u{1b}'), "{:?}", person.seen);
+    ask(person.child.id(), Signal::Terminate);
+    assert_eq!(person.ended().code(), Some(0));
 }
