@@ -185,7 +185,7 @@ fn what_cannot_be_is_told_and_harms_nobody() {
 #[test]
 fn who_says_no_name_in_time_is_let_go() {
     for driver in drivers() {
-        let server = chat(&format!("--login-timeout 0.3 --driver {driver}"));
+        let server = chat(&format!("--login-timeout 2 --driver {driver}"));
         let mut ann = Person::called(&server, "ann", 0);
         let mut silent = Person::stranger(&server);
         silent.hears("* sorry: you did not say your name in time");
@@ -202,7 +202,7 @@ fn who_says_no_name_in_time_is_let_go() {
 
 #[test]
 fn who_is_silent_for_too_long_is_let_go() {
-    let server = chat("--idle-timeout 0.3");
+    let server = chat("--idle-timeout 2");
     let mut ann = Person::called(&server, "ann", 0);
     ann.is_let_go();
     let ended = server.terminate().expect(0);
@@ -257,6 +257,47 @@ fn who_does_not_read_is_thrown_out_and_the_others_go_on() {
         let ended = server.terminate().expect(0);
         assert_eq!(ended.row("closed: send_queue_full"), 1, "{driver}: {ended:#?}");
     }
+}
+
+/// `/nick` puts somebody into the lobby, unless being told of the name was already too much for the queue.
+#[test]
+fn who_does_not_read_even_his_name_is_in_no_room() {
+    const QUEUE: usize = 4096;
+    let server = chat(&format!("--queue-max {QUEUE} --message-rate 0 --login-timeout 1000"));
+    let said = ["/help", "/join x", "1"];
+    let mut stranger = Person::stranger(&server);
+    let [help, join, wrong] = said.map(|line| {
+        stranger.says(line);
+        let lines = if line == "/help" { 8 } else { 1 };
+        (0..lines).map(|_| stranger.next().len() + 1).sum::<usize>()
+    });
+    let welcome = "* welcome; say your name, like: /nick ann\n".len();
+    let mut thrown_out = 0;
+    for (joins, wrongs) in (0..12).flat_map(|joins| (0..12).map(move |wrongs| (joins, wrongs))) {
+        let fill = joins * join + wrongs * wrong;
+        let helps = (QUEUE - fill) / help;
+        // The queue has too little left for "* you are a"; or would have, if the welcome were in it still.
+        let left = QUEUE - fill - helps * help;
+        if left < 12 || (welcome..welcome + 12).contains(&left) {
+            let mut person = Person::stranger(&server);
+            let lines = [(said[0], helps), (said[1], joins), (said[2], wrongs), ("/nick a", 1), ("/who", 9)];
+            let lines: String = lines.map(|(line, times)| format!("{line}\n").repeat(times)).concat();
+            person.stream.write_all(lines.as_bytes()).expect("the chat reads");
+            // The end, or a reset.
+            let _ = person.lines.read_to_end(&mut Vec::new());
+            thrown_out += 1;
+        }
+    }
+    assert!(thrown_out > 0);
+    stranger.says("/nick b");
+    stranger.hears("* you are b");
+    stranger.hears("* you are in lobby with 0 others");
+    stranger.says("/rooms");
+    stranger.hears("* 1 rooms:");
+    drop(stranger);
+    let ended = server.terminate().expect(0);
+    assert_eq!(ended.row("closed: send_queue_full"), thrown_out, "{ended:#?}");
+    assert!(!ended.errors.contains("panicked"), "{ended:#?}");
 }
 
 #[test]

@@ -142,7 +142,13 @@ impl Chat {
         self.leave(session);
         let make = || session.shard().group(name);
         let room = self.rooms.entry(name.to_lowercase()).or_insert_with(make).clone();
-        session.join(&room);
+        if !session.join(&room) {
+            // It is ending: its queue did not hold what it was told last.
+            if room.members() == 0 {
+                self.rooms.remove(&name.to_lowercase());
+            }
+            return;
+        }
         let others = room.members() - 1;
         tell(session, format_args!("you are in {} with {others} others", room.name()));
         let person = session.state().name.clone();
