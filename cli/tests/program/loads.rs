@@ -21,6 +21,17 @@ fn number(object: &serde_json::Value, field: &str) -> u64 {
     object[field].as_u64().unwrap_or_else(|| panic!("{field} of {object}"))
 }
 
+/// The default of the send queue holds less than a message of the largest size and its line end.
+#[test]
+fn the_largest_message_fits_a_loader() {
+    for load in ["idle", "churn --warmup 0"] {
+        let ended = run(&format!(
+            "bench {load} --spawn --size 1048576 --codec lines --connections 2 --duration 0.2 --json"
+        ));
+        assert_eq!(number(&all_right(ended), "unanswered"), 0, "{load}");
+    }
+}
+
 // ---- echo, with connections that think ----
 
 #[test]

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use anyport::{Codec, Limits, Lines, Raw, SizeKind};
 
 use super::{
+    limits,
     monitor::{self, Run},
     pattern::Pattern,
     progress::Unit,
@@ -76,11 +77,7 @@ fn churn<C: Codec>(
         addresses: &addresses[..1],
         connections: 2 * plan.lanes,
         manual: true,
-        limits: Limits {
-            drain_deadline: Duration::from_secs(5),
-            linger: Duration::from_secs(5),
-            ..Limits::default()
-        },
+        limits: Limits { linger: Duration::from_secs(5), ..limits(1, plan.size) },
         warmup: options.times.warmup,
         duration: options.times.duration,
         flush: plan.rate.is_some(),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyport::{Limits, SendMarks};
+use anyport::Limits;
 
 use crate::{
     args::{BenchEcho, CodecName, Think, Times},
     bench::{
+        FRAMING_BYTES,
         crew::{Seat, nanos},
+        limits,
         schedule::{Schedule, Share, Thinking, Timetable},
     },
     exit::{Failure, Outcome},
@@ -19,8 +21,6 @@ const IN_FLIGHT_BYTES_MAX: u64 = 512 << 20;
 const IN_FLIGHT_MESSAGES_MAX: u64 = 4 << 20;
 /// Messages in flight that an open loop allows on one connection, if bytes allow it; what is due beyond waits.
 const OPEN_WINDOW_MAX: u64 = 1024;
-/// Bytes that a header or line end adds to a message at most.
-const FRAMING_BYTES: u64 = 4;
 
 /// When messages leave.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -93,17 +93,9 @@ impl Plan {
         Ok(Self { codec, connections, threads, size, pace, window, warmup, duration })
     }
 
-    /// Limits of the loader: all that may be in flight fits the send queue, and reading never pauses, because
-    /// the server stops reading while its own answers are not taken. Twice over, because what was sent together
-    /// leaves the queue together: its first messages may be answered, and replaced, before its last byte is taken.
+    /// Limits of the loader.
     pub(crate) fn limits(&self) -> Limits {
-        let queue = 2 * (self.window * (self.size as u64 + FRAMING_BYTES)) as usize;
-        Limits {
-            drain_deadline: Duration::from_secs(5),
-            send: SendMarks { high_water_bytes: queue, low_water_bytes: queue, queue_max_bytes: queue },
-            pause_reading_under_pressure: false,
-            ..Limits::default()
-        }
+        limits(self.window, self.size)
     }
 
     /// Largest frame that the server must take.

@@ -6,9 +6,10 @@ mod report;
 
 use std::sync::Arc;
 
-use anyport::{Codec, Limits, Lines, Raw, SizeKind};
+use anyport::{Codec, Lines, Raw, SizeKind};
 
 use super::{
+    limits,
     monitor::{self, Run},
     pattern::Pattern,
     progress::Unit,
@@ -76,7 +77,7 @@ fn hold<C: Codec>(
         addresses,
         connections: plan.connections,
         manual: false,
-        limits: Limits::default(),
+        limits: limits(1, plan.size),
         warmup: std::time::Duration::ZERO,
         duration: options.duration,
         flush: true,
