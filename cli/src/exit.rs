@@ -25,6 +25,10 @@ impl From<anyport::Error> for Failure {
     fn from(error: anyport::Error) -> Self {
         use anyport::Error;
         match error {
+            // It is written as an address is, but nobody knows the name, or the resolver does not answer.
+            Error::Address { address, source } if source.kind() != io::ErrorKind::InvalidInput => {
+                Self::Run(format!("cannot find the host of {address}: {source}: is the name right?"))
+            }
             Error::Address { .. } | Error::Limit(_) | Error::Shards { .. } => Self::Usage(error.to_string()),
             // As it is typed, and not as a program says it.
             Error::Spread { driver } => Self::Run(format!(
@@ -65,6 +69,18 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_is_no_usage_error() {
+        let failure = |source| {
+            Failure::from(anyport::Error::Address { address: "nobody.example:7".to_owned(), source })
+        };
+        match failure(io::Error::other("the resolver does not know it")) {
+            Failure::Run(text) => assert!(text.contains("nobody.example:7: the resolver"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(failure(io::ErrorKind::InvalidInput.into()), Failure::Usage(_)));
     }
 
     #[test]
