@@ -287,7 +287,8 @@ fn a_peer_that_does_not_read_is_slowed_down_and_not_closed() {
 #[test]
 fn a_path_is_an_address_of_every_command() {
     use crate::process::Process;
-    let socket = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("anyport.sock");
+    let socket =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.sock", std::process::id()));
     let address = format!("unix:{}", socket.display());
     for driver in drivers() {
         let server = Server::start_on(&address, &format!("--codec lines --driver {driver}"));
