@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
-    os::fd::OwnedFd,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -29,7 +28,7 @@ use crate::{
 struct Person {
     child: Child,
     keys: File,
-    terminal: OwnedFd,
+    terminal: File,
     shown: Receiver<Vec<u8>>,
     /// What was waited for, and what came before it; what came after it.
     seen: String,
@@ -45,7 +44,8 @@ impl Person {
         rustix::pty::grantpt(&keys).expect("it is ours");
         rustix::pty::unlockpt(&keys).expect("it can be opened");
         let path = rustix::pty::ptsname(&keys, Vec::new()).expect("a name");
-        let terminal = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("a slave");
+        let terminal = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
+        let terminal = File::from(terminal.expect("a slave"));
         let mut command = command(&format!("connect {arguments}"));
         let slave = || Stdio::from(terminal.try_clone().expect("a second handle"));
         command.stdin(slave()).stdout(slave()).stderr(slave());
