@@ -3,6 +3,7 @@
 //! A [`CompletionPort`] with threads on it: as many run at once as its concurrency says, and one that blocks is replaced.
 
 use std::{
+    any::Any,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -87,7 +88,7 @@ pub struct PoolCounters {
 }
 
 /// What a thread of the pool does.
-pub(crate) trait Work: Send {
+pub(crate) trait Work: Any + Send {
     /// Does it, and tells whom it concerns. False if it panicked, which stays in here.
     fn run(self: Box<Self>) -> bool;
     /// It will not be done.
@@ -260,7 +261,7 @@ mod tests {
 
     struct Job<F>(F, Sender<Option<OffloadError>>);
 
-    impl<F: FnOnce() + Send> Work for Job<F> {
+    impl<F: FnOnce() + Send + 'static> Work for Job<F> {
         fn run(self: Box<Self>) -> bool {
             let ended = catch_unwind(AssertUnwindSafe(self.0));
             let _ = self.1.send(None);

@@ -5,7 +5,7 @@ mod simulated;
 
 use std::{
     any::Any,
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -54,9 +54,15 @@ impl fmt::Display for OffloadError {
 
 impl std::error::Error for OffloadError {}
 
-/// What a service on a shard knows of its offloaded work. Results come in by the shard's own mailbox.
-pub(crate) struct Offloads {
+/// What a service on a shard knows of its offloaded work. Results come in by the shard's own mailbox; refusals, of which
+/// peers can cause as many as they like, do not: nothing would bound them there (R38).
+pub(crate) struct Offloads<H: Handler> {
     desk: Arc<Desk>,
+    /// Work that the pool took and whose result this shard has not taken yet.
+    under_way: usize,
+    /// Who is to hear, in the next turn at the latest, that there is no result: all of them, so that a turn leaves no
+    /// more than it was asked for itself.
+    refused: VecDeque<Job<H>>,
     /// Sessions that wait for results; empty for a service that offloads nothing.
     pending: HashMap<SlabKey, Pending>,
 }
@@ -68,9 +74,28 @@ struct Pending {
     drains: bool,
 }
 
-impl Offloads {
+impl<H: Handler> Offloads<H> {
     pub(crate) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, pending: HashMap::new() }
+        Self { desk, under_way: 0, refused: VecDeque::new(), pending: HashMap::new() }
+    }
+
+    /// Work that the pool took and whose result this shard has not taken yet.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// The shard takes a result out of its mailbox.
+    pub(crate) fn take_result(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// True if somebody is to hear of a refusal in the next turn.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    pub(crate) fn take_refused(&mut self) -> VecDeque<Job<H>> {
+        std::mem::take(&mut self.refused)
     }
 
     /// The session has gone; its results are nobody's.
@@ -107,9 +132,21 @@ impl Offloads {
         drains.then_some(results)
     }
 
-    fn submit(&self, work: impl Work + 'static) {
-        if let Err((work, why)) = self.desk.submit(Box::new(work)) {
-            work.refuse(why);
+    fn submit<T, W, F>(&mut self, work: W, tell: F, mail: Mail<H>)
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+        F: FnOnce(Result<T, OffloadError>) -> Job<H> + Send + 'static,
+    {
+        match self.desk.submit(Box::new(Offloaded { work, tell, mail })) {
+            Ok(()) => self.under_way += 1,
+            Err((work, why)) => {
+                let work: Box<dyn Any> = work;
+                let Ok(work) = work.downcast::<Offloaded<H, W, F>>() else {
+                    unreachable!("it comes back as it was handed in")
+                };
+                self.refused.push_back((work.tell)(Err(why)));
+            }
         }
     }
 }
@@ -148,10 +185,9 @@ impl<H: Handler> Session<'_, H> {
                 then(handler, session, result);
                 session.result_told();
             };
-            // False if the shard has ended: there is nobody to tell.
-            mail.send(Job::Session(id, Box::new(told)));
+            Job::SessionResult(id, Box::new(told))
         };
-        self.local.offloads.submit(Offloaded { work, tell });
+        self.local.offloads.submit(work, tell, mail);
     }
 
     /// After the handler has had a result, and may have offloaded more.
@@ -176,34 +212,38 @@ impl<H: Handler> Shard<'_, H> {
         let mail = self.local.own_mail();
         let tell = move |result| {
             let told = move |handler: &mut H, shard: &mut Shard<'_, H>| then(handler, shard, result);
-            mail.send(Job::Shard(Box::new(told)));
+            Job::ShardResult(Box::new(told))
         };
-        self.local.offloads.submit(Offloaded { work, tell });
+        self.local.offloads.submit(work, tell, mail);
     }
 }
 
 /// Work on its way, and whom to tell.
-struct Offloaded<W, F> {
+struct Offloaded<H: Handler, W, F> {
     work: W,
+    /// Makes a job of the result.
     tell: F,
+    mail: Mail<H>,
 }
 
-impl<T, W, F> Work for Offloaded<W, F>
+impl<H, T, W, F> Work for Offloaded<H, W, F>
 where
-    W: FnOnce() -> T + Send,
-    F: FnOnce(Result<T, OffloadError>) + Send,
+    H: Handler,
+    W: FnOnce() -> T + Send + 'static,
+    F: FnOnce(Result<T, OffloadError>) -> Job<H> + Send + 'static,
 {
     fn run(self: Box<Self>) -> bool {
-        let Self { work, tell } = *self;
+        let Self { work, tell, mail } = *self;
         let result =
             catch_unwind(AssertUnwindSafe(work)).map_err(|cause| OffloadError::Panicked(words(cause)));
         let in_order = result.is_ok();
-        tell(result);
+        // False if the shard has ended: there is nobody to tell.
+        mail.send(tell(result));
         in_order
     }
 
     fn refuse(self: Box<Self>, why: OffloadError) {
-        (self.tell)(Err(why));
+        self.mail.send((self.tell)(Err(why)));
     }
 }
 

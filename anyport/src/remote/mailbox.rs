@@ -29,6 +29,9 @@ const TAKEN_AT_ONCE: usize = 64;
 pub(crate) enum Job<H: Handler> {
     Session(SessionId, SessionJob<H>),
     Shard(ShardJob<H>),
+    /// What came of work that a session offloaded, or a shard.
+    SessionResult(SessionId, SessionJob<H>),
+    ShardResult(ShardJob<H>),
     /// A connection that another shard accepted, and its place.
     Adopt(Detached, PeerAddress, PlaceTaken),
     /// What another shard published to groups that have members here.

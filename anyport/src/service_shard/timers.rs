@@ -77,7 +77,8 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     pub(super) fn until_next_timer(&self) -> Option<Duration> {
-        if self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due()) || !self.ready.is_empty() {
+        let is_due = self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due());
+        if is_due || !self.ready.is_empty() || self.local.offloads.has_refused() {
             return Some(Duration::ZERO);
         }
         let tick = self.local.wheel.next_tick()?;

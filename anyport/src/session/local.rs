@@ -79,7 +79,7 @@ pub(crate) struct Local<H: Handler> {
     /// Once the budgets were used up in this turn: open sessions by what they hold, the most last.
     pub(crate) fattest: Option<Vec<(usize, SlabKey)>>,
     /// Work that was handed to the pool.
-    pub(crate) offloads: Offloads,
+    pub(crate) offloads: Offloads<H>,
 }
 
 impl<H: Handler> Local<H> {

@@ -328,3 +328,82 @@ fn in_any_weather_each_result_is_told_once_and_nothing_is_left() {
         assert!(diary.saved() <= diary.closes().len(), "work was done twice");
     });
 }
+
+/// Offloads so many times for each line, and counts what has come of how many.
+#[derive(Clone, Default)]
+struct Counted(Arc<Tally>);
+
+#[derive(Default)]
+struct Tally {
+    asked: AtomicUsize,
+    told: AtomicUsize,
+    out_of_order: AtomicUsize,
+}
+
+/// What a session has offloaded, and of that the last one whose refusal was told.
+#[derive(Default)]
+struct Numbered {
+    asked: usize,
+    refused: usize,
+}
+
+const OF_A_LINE: usize = 64;
+
+impl Handler for Counted {
+    type State = Numbered;
+    type Codec = Lines;
+
+    fn on_frame(&mut self, session: &mut Session<Self>, _frame: Frame) {
+        for _ in 0..OF_A_LINE {
+            session.state().asked += 1;
+            let number = session.state().asked;
+            self.0.asked.fetch_add(1, Ordering::SeqCst);
+            session.offload(
+                || (),
+                move |counted, session, result| {
+                    counted.0.told.fetch_add(1, Ordering::SeqCst);
+                    if result.is_err() {
+                        let before = std::mem::replace(&mut session.state().refused, number);
+                        counted.0.out_of_order.fetch_add(usize::from(before >= number), Ordering::SeqCst);
+                    }
+                },
+            );
+        }
+    }
+}
+
+/// A shard hears of all that it was refused in one turn in the next one, or more of it would wait with each.
+#[test]
+fn refusals_do_not_pile_up_under_a_flood() {
+    const LINES: usize = 2_000;
+    let pool = PoolConfig { concurrency: 1, threads: 1, queue_max: 1, ..PoolConfig::default() };
+    let counted = Counted::default();
+    let told = counted.clone();
+    let engine = Engine::new().unwrap().shards(1).unwrap().pool(pool).unwrap();
+    let engine = engine.serve(Server::bind(ADDRESS, Lines::default()), move |_| told.clone()).unwrap();
+    let mut engine = engine.simulate(&SimNet::new(8)).unwrap();
+    let mut peers = [peer(&mut engine), peer(&mut engine)];
+    for peer in &mut peers {
+        assert_eq!(peer.write(&[b'\n'; LINES]), LINES);
+    }
+    let (mut before, mut of_a_turn, mut most) = (0, 0, 0);
+    let in_time = engine.run_until(60 * SOON, |engine| {
+        let (asked, told) = (counted.0.asked.load(Ordering::SeqCst), counted.0.told.load(Ordering::SeqCst));
+        let counters = engine.pool_counters();
+        of_a_turn = of_a_turn.max(asked - before);
+        before = asked;
+        // What has left the pool, or was refused by it, and the shard has not heard of.
+        most = most.max(asked - told - counters.queued - counters.running);
+        told == 2 * LINES * OF_A_LINE
+    });
+    assert!(in_time, "not everything was told");
+    assert_eq!(
+        counted.0.out_of_order.load(Ordering::SeqCst),
+        0,
+        "refusals are told in the order of the calls"
+    );
+    assert!(engine.pool_counters().refused > 100_000, "{:?}", engine.pool_counters());
+    assert!(most <= of_a_turn + 2, "{most} wait, and a turn asked for {of_a_turn} at most");
+    drop(peers);
+    stop(engine);
+}
