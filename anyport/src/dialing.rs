@@ -266,7 +266,7 @@ impl<S> Dialing<S> {
         Ok(self.index(seat))
     }
 
-    /// Everybody who waits waits no longer. Gives the timers that are not needed any more, and how many there were.
+    /// Everybody who waits waits no longer. Gives the timers that are not needed any more.
     pub(crate) fn hurry(&mut self) -> Vec<TimerHandle> {
         let mut timers = Vec::new();
         for (at, seat) in self.seats.iter_mut().enumerate() {
@@ -359,9 +359,14 @@ impl<S> Dialing<S> {
 
     /// It is open. Gives the timer that is not needed any more.
     pub(crate) fn opened(&mut self, seat: SeatKey, slot: SlabKey, now: Instant) -> Option<TimerHandle> {
+        let has_backoff = self.orders.backoff.is_some();
         let seat = self.seat(seat);
         seat.state = SeatState::Open(slot);
         seat.opened_at = now;
+        if !has_backoff {
+            // Nobody said when a connection is a stable one: each is.
+            seat.attempts.reset();
+        }
         seat.tried = 0;
         seat.follows = Reconnect::AsConfigured;
         seat.timer.take()
@@ -406,9 +411,11 @@ impl<S> Dialing<S> {
         let seat = &mut self.seats[key.0 as usize];
         let configured = backoff.and_then(|backoff| {
             if now.saturating_duration_since(seat.opened_at) >= backoff.stable_after {
+                // Its end is no attempt that failed.
                 seat.attempts.reset();
+            } else {
+                seat.attempts.count();
             }
-            seat.attempts.count();
             seat.attempts.wait(&backoff, &mut self.random)
         });
         match seat.follows {

@@ -212,6 +212,47 @@ fn a_stable_connection_renews_the_budget_and_an_unstable_one_does_not() {
 }
 
 #[test]
+fn the_end_of_a_stable_connection_is_no_attempt() {
+    let net = SimNet::new(3);
+    let mut upstream = net.listen(UPSTREAM.parse().unwrap()).unwrap();
+    let backoff = Backoff { budget: Some(1), ..Backoff::default() };
+    let mut bed = Bed::new(net, 1, feed(backoff));
+    for round in 1..4 {
+        let peers = bed.accept(&mut upstream, 1);
+        bed.opened(round);
+        bed.engine.run_for(3_600 * SECOND);
+        drop(peers);
+    }
+    let last = bed.accept(&mut upstream, 1);
+    bed.opened(4);
+    bed.engine.run_for(3_600 * SECOND);
+    drop((last, upstream));
+    bed.engine.run_for(600 * SECOND);
+    let told: Vec<_> = bed.failures().iter().map(|failure| (failure.attempt, failure.next)).collect();
+    assert_eq!(told, [(1, None)]);
+    bed.end();
+}
+
+#[test]
+fn attempts_are_counted_anew_after_a_connection_without_a_backoff() {
+    let net = SimNet::new(3);
+    let after = Reconnect::After(7 * SECOND);
+    let client = Client::to(UPSTREAM, Lines::default());
+    let mut bed = Bed::answering(net.clone(), 1, client, after, Some(after));
+    for round in 1..4 {
+        let failures = 2 * round;
+        let all = bed.engine.run_until(60 * SECOND, |engine| engine.counters(0).connect_failed == failures);
+        assert!(all, "round {round}");
+        let mut upstream = net.listen(UPSTREAM.parse().unwrap()).unwrap();
+        drop(bed.accept(&mut upstream, 1));
+        bed.opened(round);
+    }
+    let attempts: Vec<_> = bed.failures().iter().map(|failure| failure.attempt).collect();
+    assert_eq!(attempts, [1, 2, 1, 2, 1, 2]);
+    bed.end();
+}
+
+#[test]
 fn a_connect_that_nobody_answers_is_given_up() {
     let mut behaviour = Behaviour::default();
     behaviour.connect_attempts_max = 1_000_000;
