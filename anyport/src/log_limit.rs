@@ -21,6 +21,13 @@ impl LogLimit {
         }
     }
 
+    /// As [`note`](Self::note), as an error.
+    pub(crate) fn note_error(&mut self, now: Instant, line: impl FnOnce() -> String) {
+        if self.admits(now) {
+            log::error!("{}", line());
+        }
+    }
+
     fn admits(&mut self, now: Instant) -> bool {
         if self.period_start.is_none_or(|start| now.saturating_duration_since(start) >= PERIOD) {
             if self.withheld > 0 {

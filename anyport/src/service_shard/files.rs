@@ -16,15 +16,20 @@ use crate::{
 const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
 
 impl<H: Handler> ServiceShard<H> {
-    /// Carries out what the machines of files ask for.
+    /// Carries out what the machines of files ask for. What handlers ask for meanwhile waits for the next turn: one that
+    /// opens a file again whenever it fails would keep the shard here for ever.
     pub(super) fn flush_files<D: Driver>(&mut self, io: &mut D) {
-        while let Some(key) = self.local.files.dirty.pop() {
+        let mut dirty = std::mem::take(&mut self.local.files.dirty);
+        for key in dirty.drain(..) {
             let Some(held) = self.local.files.held.get_mut(key) else { continue };
             held.dirty = false;
             if std::mem::take(&mut held.is_new) {
                 self.open_file(io, key);
             }
             self.flush_file(io, key);
+        }
+        if self.local.files.dirty.is_empty() {
+            self.local.files.dirty = dirty;
         }
     }
 
@@ -37,7 +42,8 @@ impl<H: Handler> ServiceShard<H> {
                 held.machine.opened(length)
             }
             Err(error) => {
-                log::error!("cannot open {} to append to it: {error}", held.path.display());
+                let text = || format!("cannot open {} to append to it: {error}", held.path.display());
+                self.log_limit.note_error(self.local.now, text);
                 held.machine.not_opened(fault_of(&error), &mut files.pool)
             }
         };
@@ -63,16 +69,15 @@ impl<H: Handler> ServiceShard<H> {
         );
     }
 
-    /// When nothing else of the service is left, its files close. True if there is something to flush now.
-    pub(super) fn end_files(&mut self) -> bool {
+    /// When nothing else of the service is left, its files close, from the next turn on.
+    pub(super) fn end_files(&mut self) {
         if !self.is_over_but_for_files() || self.local.files.ending || !self.local.files.end() {
-            return false;
+            return;
         }
         let time =
             if self.aborted { CLOSE_TIME_MIN } else { self.local.limits.drain_deadline.max(CLOSE_TIME_MIN) };
         let deadline = self.local.deadline(time);
         self.local.wheel.set(deadline, TimerEvent::FilesDeadline);
-        true
     }
 
     /// The end is hard: files that are closing already have no more time than others.
@@ -134,10 +139,14 @@ impl<H: Handler> ServiceShard<H> {
         let path = self.local.files.held.get(key).map(|held| held.path.display());
         match (event, path) {
             (FileEvent::Failed { fault, lost_bytes }, Some(path)) => {
-                log::error!("{path}: {fault}; nothing is appended any more, and {lost_bytes} bytes are lost");
+                let text = || {
+                    format!("{path}: {fault}; nothing is appended any more, and {lost_bytes} bytes are lost")
+                };
+                self.log_limit.note_error(self.local.now, text);
             }
             (FileEvent::NotRotated(fault), Some(path)) => {
-                log::error!("{path} cannot be rotated, and grows: {fault}");
+                let text = || format!("{path} cannot be rotated, and grows: {fault}");
+                self.log_limit.note_error(self.local.now, text);
             }
             _ => {}
         }

@@ -42,6 +42,20 @@ impl<H: Handler> ServiceShard<H> {
         }
     }
 
+    /// Until no session has anything left: a handler's `on_close` may touch other sessions, and they are flushed in the
+    /// same turn; what it publishes is given to the members.
+    pub(super) fn flush_sessions<D: Driver>(&mut self, io: &mut D) {
+        while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
+            self.local.distribute();
+            let meanwhile = std::mem::take(&mut self.settled);
+            let mut dirty = std::mem::replace(&mut self.local.dirty, meanwhile);
+            for key in dirty.drain(..) {
+                self.flush_session(io, key);
+            }
+            self.settled = dirty;
+        }
+    }
+
     /// Carries out what a session's machine asks for.
     pub(super) fn flush_session<D: Driver>(&mut self, io: &mut D, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };

@@ -315,23 +315,11 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
     fn flush(&mut self, io: &mut D) {
         self.dial(io);
         self.release_ready();
-        // A handler's `on_close` may touch other sessions: they are flushed in the same turn.
-        // And what it publishes is given to the members; what it appends, to the files.
-        loop {
-            while !self.local.dirty.is_empty() || !self.local.groups.is_settled() {
-                self.local.distribute();
-                let meanwhile = std::mem::take(&mut self.settled);
-                let mut dirty = std::mem::replace(&mut self.local.dirty, meanwhile);
-                for key in dirty.drain(..) {
-                    self.flush_session(io, key);
-                }
-                self.settled = dirty;
-            }
-            self.flush_files(io);
-            if self.local.dirty.is_empty() && self.local.groups.is_settled() && !self.end_files() {
-                return;
-            }
-        }
+        self.flush_sessions(io);
+        self.flush_files(io);
+        // What handlers did when they were told of files. What they asked of files then waits for the next turn.
+        self.flush_sessions(io);
+        self.end_files();
     }
 
     fn next_timer(&self) -> Option<Duration> {

@@ -78,7 +78,8 @@ impl<H: Handler> ServiceShard<H> {
 
     pub(super) fn until_next_timer(&self) -> Option<Duration> {
         let is_due = self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due());
-        if is_due || !self.ready.is_empty() || self.local.offloads.has_refused() {
+        let has_files_to_flush = !self.local.files.dirty.is_empty();
+        if is_due || !self.ready.is_empty() || self.local.offloads.has_refused() || has_files_to_flush {
             return Some(Duration::ZERO);
         }
         let tick = self.local.wheel.next_tick()?;

@@ -22,6 +22,7 @@ on_every_driver! {
     a_file_that_cannot_be_opened_is_told_once_and_refuses
     #[cfg(target_os = "linux")]
     a_full_disk_is_told_once_and_disturbs_nobody
+    a_handler_that_opens_a_file_again_at_once_holds_nobody_up
     records_above_the_bound_are_refused_and_counted
     a_file_that_closed_names_nothing
 }
@@ -217,6 +218,52 @@ fn a_file_that_cannot_be_opened_is_told_once_and_refuses(driver: DriverChoice) {
     assert_eq!((counters.file_faults, counters.bytes_appended), (1, 0));
     bed.running.stop().unwrap();
     assert_eq!(told.iter().collect::<Vec<_>>(), [FileEvent::Closed]);
+}
+
+/// Opens its file again whenever it has closed, and closes it when it has failed.
+struct Stubborn {
+    description: AppendFile,
+    opened: Sender<()>,
+}
+
+impl Handler for Stubborn {
+    type State = ();
+    type Codec = Lines;
+
+    fn on_start(&mut self, shard: &mut Shard<Self>) {
+        shard.open_file(&self.description);
+    }
+
+    fn on_frame(&mut self, session: &mut Session<Self>, frame: Frame) {
+        session.send(&frame);
+    }
+
+    fn on_file(&mut self, shard: &mut Shard<Self>, file: FileId, event: FileEvent) {
+        match event {
+            FileEvent::Failed { .. } => {
+                shard.close_file(file);
+                shard.open_file(&self.description);
+            }
+            FileEvent::Opened { .. } => self.opened.send(()).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+fn a_handler_that_opens_a_file_again_at_once_holds_nobody_up(driver: DriverChoice) {
+    let folder = Folder::new();
+    let (opened, told) = channel();
+    let description = AppendFile::at(folder.file("none yet").join("a.log"));
+    let make = move |_| Stubborn { description: description.clone(), opened: opened.clone() };
+    let bed = Bed::start(driver, 1, Lines::default(), Limits::default(), make);
+    bed.counters_when(|counters| counters.file_faults > 100);
+    let mut peer = bed.peer();
+    peer.send(b"hello\n");
+    peer.expect(b"hello\n");
+    std::fs::create_dir(folder.file("none yet")).unwrap();
+    told.recv_timeout(PATIENCE).expect("the file can be opened now");
+    drop(peer);
+    bed.running.stop().unwrap();
 }
 
 #[cfg(target_os = "linux")]
