@@ -91,14 +91,24 @@ impl Machine {
         if self.wants_new_file(record.len() as u64, now) {
             self.rotate(now);
         }
-        if !matches!(self.steps.back(), Some(Step::Append(_))) {
-            self.steps.push_back(Step::Append(pool.take()));
-        }
-        let Some(Step::Append(batch)) = self.steps.back_mut() else { unreachable!("pushed above") };
+        let batch = self.last_batch(pool);
         batch.append(record.len(), pool, |out| out.extend_from_slice(record));
         self.queued_bytes += record.len();
         self.length += record.len() as u64;
         Appended::Queued
+    }
+
+    /// The batch that the next record goes to. One behind which only a sync waits takes it, too: the sync covers more than
+    /// it must then, and `append; sync` again and again needs neither a batch for each record nor as many syncs.
+    fn last_batch(&mut self, pool: &mut ChunkPool) -> &mut SendBatch {
+        let behind = usize::from(matches!(self.steps.back(), Some(Step::Sync)));
+        let last = self.steps.len().checked_sub(1 + behind);
+        let at = last.filter(|at| matches!(self.steps[*at], Step::Append(_))).unwrap_or(self.steps.len());
+        if at == self.steps.len() {
+            self.steps.push_back(Step::Append(pool.take()));
+        }
+        let Step::Append(batch) = &mut self.steps[at] else { unreachable!("seen or pushed above") };
+        batch
     }
 
     fn wants_new_file(&self, bytes: u64, now: Instant) -> bool {
@@ -164,8 +174,22 @@ impl Machine {
     // ---- how it ended ----
 
     pub(crate) fn opened(&mut self, length: u64) -> FileEvent {
-        self.length += length;
+        // What was queued before went by a length of nothing.
+        let before_rotation = self.steps.iter().position(|step| matches!(step, Step::Rotate));
+        let goes_there = before_rotation.map_or(self.length, |at| self.bytes_of_steps(at));
+        let sum = length.saturating_add(goes_there);
+        if length > 0 && goes_there > 0 && self.rotate_at_bytes.is_some_and(|most| sum > most) {
+            self.steps.push_front(Step::Rotate);
+        } else if before_rotation.is_none() {
+            self.length = sum;
+        }
         FileEvent::Opened { length }
+    }
+
+    /// Bytes of the first steps.
+    fn bytes_of_steps(&self, count: usize) -> u64 {
+        let bytes = |step: &Step| if let Step::Append(batch) = step { batch.len() as u64 } else { 0 };
+        self.steps.iter().take(count).map(bytes).sum()
     }
 
     pub(crate) fn not_opened(&mut self, fault: Fault, pool: &mut ChunkPool) -> FileEvent {
@@ -281,8 +305,61 @@ mod tests {
         bed.machine.close();
         assert_eq!(bed.append("five"), Appended::Refused(AppendRefusal::NotOpen));
         assert!(!bed.machine.sync() && !bed.machine.rotate(bed.now));
-        assert_eq!(bed.play(), "one two !three |four.");
+        assert_eq!(bed.play(), "one two three !|four.");
         assert!(bed.machine.poll().is_none());
+    }
+
+    #[test]
+    fn a_sync_after_each_record_needs_no_batch_for_each() {
+        let mut bed = Bed::new(&AppendFile::at("a"));
+        bed.append("0");
+        assert!(bed.machine.sync());
+        let Some(Action::Append(mut batch)) = bed.machine.poll() else { panic!("an append") };
+        for _ in 0..1_000 {
+            assert_eq!(bed.append("1"), Appended::Queued);
+            assert!(bed.machine.sync());
+        }
+        assert_eq!((bed.machine.steps.len(), bed.pool.batches_out()), (3, 2));
+        batch.advance(1);
+        assert_eq!(bed.machine.appended(batch, Ok(()), &mut bed.pool), None);
+        // The sync of the first record did not wait for those that came when it was next.
+        assert_eq!(bed.play(), format!("!{}!", "1".repeat(1_000)));
+    }
+
+    #[test]
+    fn the_old_length_counts_for_what_goes_to_the_old_file() {
+        let limited = AppendFile::at("a").rotate_at_bytes(10);
+        // Asked for before it was open: the new file has nothing of the old one.
+        let mut bed = Bed::new(&limited);
+        assert!(bed.machine.rotate(bed.now));
+        bed.machine.opened(8);
+        bed.append("12345");
+        bed.append("67890");
+        assert_eq!(bed.play(), "|1234567890");
+        // Queued before it was open: it does not fit.
+        let mut bed = Bed::new(&limited);
+        bed.append("12345");
+        bed.machine.opened(8);
+        bed.append("67890");
+        assert_eq!(bed.play(), "|1234567890");
+        // It does, and the next one does not.
+        let mut bed = Bed::new(&limited);
+        bed.append("12");
+        bed.machine.opened(8);
+        bed.append("3");
+        assert_eq!(bed.play(), "12|3");
+        // Neither fits, and the second asked for a rotation itself.
+        let mut bed = Bed::new(&limited);
+        bed.append("12345");
+        bed.append("678901");
+        bed.machine.opened(8);
+        bed.append("2345");
+        assert_eq!(bed.play(), "|12345|6789012345");
+        // An empty file takes anything.
+        let mut bed = Bed::new(&limited);
+        bed.append("12345678901");
+        bed.machine.opened(0);
+        assert_eq!(bed.play(), "12345678901");
     }
 
     #[test]

@@ -34,7 +34,8 @@ impl<H: Handler> Shard<'_, H> {
     }
 
     /// Brings what was queued so far to the medium, so that it outlives a loss of power;
-    /// [`on_file`](Handler::on_file) tells when it is there. False if the file is not open, or has failed.
+    /// [`on_file`](Handler::on_file) tells when it is there, once for all calls that were answered together. False if the
+    /// file is not open, or has failed.
     pub fn sync_file(&mut self, file: FileId) -> bool {
         self.is_here(file) && self.local.files.ask(file.key, Machine::sync)
     }
