@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyport_core::{ChunkPool, Fault};
+use anyport_core::{ChunkPool, Fault, FaultKind};
 use anyport_driver::{
     Completion, Driver, DriverChoice, DriverConfig, DriverKind, Op, Outcome, Token, Waker, probe,
 };
@@ -62,8 +62,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     records: Records,
-    rotate: bool,
+    /// Bytes that the thread has taken out, and the disk has not taken yet.
+    taken_bytes: usize,
     closing: bool,
+    /// The file has closed, with all that was queued unless there was a failure.
+    closed: bool,
     /// The thread has ended.
     over: bool,
     failure: Option<Fault>,
@@ -76,6 +79,17 @@ struct State {
 struct Records {
     bytes: Vec<u8>,
     ends: VecDeque<usize>,
+    /// Before which of them a new file begins; their number for one behind all of them.
+    rotations: VecDeque<usize>,
+}
+
+impl State {
+    /// Nothing can be appended any more; what was not taken yet is lost as well.
+    fn fail(&mut self, fault: Fault, lost_bytes: u64) {
+        let waiting = std::mem::take(&mut self.records);
+        self.failure = Some(fault);
+        self.lost_bytes = lost_bytes + waiting.bytes.len() as u64;
+    }
 }
 
 struct CloseOnDrop(Arc<Shared>);
@@ -136,10 +150,11 @@ impl LogFile {
         if state.closing {
             return refused(AppendRefusal::NotOpen);
         }
-        let records = &mut state.records;
-        if record.len() > self.shared.queue_max_bytes.saturating_sub(records.bytes.len()) {
+        let waiting = state.records.bytes.len() + state.taken_bytes;
+        if record.len() > self.shared.queue_max_bytes.saturating_sub(waiting) {
             return refused(AppendRefusal::Full);
         }
+        let records = &mut state.records;
         let was_empty = records.ends.is_empty();
         records.bytes.extend_from_slice(record);
         records.ends.push_back(records.bytes.len());
@@ -152,7 +167,13 @@ impl LogFile {
 
     /// Begins a new file after what was queued so far: for a signal that asks for one.
     pub fn rotate(&self) {
-        self.shared.lock().rotate = true;
+        let mut state = self.shared.lock();
+        let records = &mut state.records;
+        // Asked for twice between two records it is one, as many times as it is asked.
+        if records.rotations.back() != Some(&records.ends.len()) {
+            records.rotations.push_back(records.ends.len());
+        }
+        drop(state);
         self.shared.waker.wake();
     }
 
@@ -173,13 +194,14 @@ impl LogFile {
     }
 
     /// Closes the file after what was queued, for every clone, and waits for that, at most for `within`. True if the
-    /// file has all that was queued.
+    /// file has all that was queued; not if its thread ended before it closed.
     pub fn close(&self, within: Duration) -> bool {
         self.shared.ask_to_close();
-        let until = Instant::now() + within;
+        let until = Instant::now().checked_add(within);
         let mut state = self.shared.lock();
         while !state.over {
-            let left = until.saturating_duration_since(Instant::now());
+            // A time that no clock reaches is none.
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
             }
@@ -250,11 +272,13 @@ fn run<D: Driver>(driver: io::Result<D>, file: &AppendFile, tell: &Sender<Starte
             };
             io.submit(TOKEN, op);
         }
-        if io.wait(None, &mut completions).is_err() {
+        if let Err(error) = io.wait(None, &mut completions) {
+            log::error!("the thread of {} cannot go on: {error}", file.path.display());
             return;
         }
         for Completion { outcome, .. } in completions.drain(..) {
             if matches!(outcome, Outcome::FileClosed(_)) {
+                shared.lock().closed = true;
                 return;
             }
             writer.see(outcome);
@@ -262,12 +286,17 @@ fn run<D: Driver>(driver: io::Result<D>, file: &AppendFile, tell: &Sender<Starte
     }
 }
 
-/// Whoever waits for the close hears of the end, also of one by a panic.
+/// Whoever waits for the close hears of the end, also of one by a panic or a driver that failed: what was queued is lost
+/// then.
 struct SayOver<'a>(&'a Shared);
 
 impl Drop for SayOver<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
+        if !state.closed && state.failure.is_none() {
+            let taken = state.taken_bytes as u64;
+            state.fail(Fault::of(FaultKind::Other), taken);
+        }
         (state.over, state.closing) = (true, true);
         self.0.over.notify_all();
     }
@@ -289,16 +318,20 @@ impl Writer<'_> {
         }
         let mut state = self.shared.lock();
         std::mem::swap(&mut self.taken, &mut state.records);
-        let (rotate, closing) = (std::mem::take(&mut state.rotate), state.closing);
+        let closing = state.closing;
+        state.taken_bytes = self.taken.bytes.len();
         drop(state);
         let mut begin = 0;
-        for end in self.taken.ends.drain(..) {
+        for (nth, end) in self.taken.ends.drain(..).enumerate() {
+            if self.taken.rotations.pop_front_if(|rotation| *rotation == nth).is_some() {
+                self.machine.rotate(now);
+            }
             // The shared state has the same bound as the machine, which is empty: what one takes the other does.
             let _ = self.machine.append(&self.taken.bytes[begin..end], now, &mut self.pool);
             begin = end;
         }
         self.taken.bytes.clear();
-        if rotate {
+        if self.taken.rotations.pop_front().is_some() {
             self.machine.rotate(now);
         }
         if closing {
@@ -314,15 +347,113 @@ impl Writer<'_> {
             other => unreachable!("nothing else was submitted: {other:?}"),
         };
         let mut state = self.shared.lock();
+        state.taken_bytes = self.machine.queued_bytes();
         match event {
-            Some(FileEvent::Failed { fault, lost_bytes }) => {
-                let waiting = std::mem::take(&mut state.records);
-                state.failure = Some(fault);
-                state.lost_bytes = lost_bytes + waiting.bytes.len() as u64;
-            }
+            Some(FileEvent::Failed { fault, lost_bytes }) => state.fail(fault, lost_bytes),
             Some(FileEvent::Rotated) => state.not_rotated = None,
             Some(FileEvent::NotRotated(fault)) => state.not_rotated = Some(fault),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyport_driver::sim::SimNet;
+
+    use super::*;
+
+    /// A log without a thread, and the thread's half of it.
+    fn log(file: &AppendFile) -> LogFile {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            over: Condvar::new(),
+            refused: AtomicU64::new(0),
+            waker: SimNet::new(1).driver(CONFIG).waker(),
+            queue_max_bytes: file.queue_max_bytes,
+        });
+        LogFile { _handles: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
+    }
+
+    fn writer<'a>(log: &'a LogFile, file: &AppendFile) -> Writer<'a> {
+        let machine = Machine::new(file, Instant::now());
+        Writer { shared: &log.shared, machine, pool: ChunkPool::new(), taken: Records::default() }
+    }
+
+    #[test]
+    fn a_thread_that_ended_early_is_a_failure() {
+        let file = AppendFile::at("a");
+        let log = log(&file);
+        log.append(b"taken ");
+        let mut writer = writer(&log, &file);
+        writer.take(Instant::now());
+        log.append(b"waits");
+        drop(SayOver(&log.shared));
+        assert!(!log.close(Duration::MAX), "what was queued is not in the file");
+        assert_eq!(log.failure(), Some((Fault::of(FaultKind::Other), 11)));
+    }
+
+    #[test]
+    fn a_close_may_wait_for_ever() {
+        let log = log(&AppendFile::at("a"));
+        std::thread::scope(|scope| {
+            let closes = scope.spawn(|| log.close(Duration::MAX));
+            while !log.shared.lock().closing {
+                std::thread::yield_now();
+            }
+            log.shared.lock().closed = true;
+            drop(SayOver(&log.shared));
+            assert!(closes.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_rotation_comes_between_the_records_before_it_and_those_after_it() {
+        let file = AppendFile::at("a");
+        let log = log(&file);
+        let mut writer = writer(&log, &file);
+        log.rotate();
+        log.append(b"one ");
+        log.rotate();
+        log.rotate();
+        log.append(b"two");
+        log.append(b" three");
+        log.rotate();
+        writer.take(Instant::now());
+        let mut text = String::new();
+        while let Some(action) = writer.machine.poll() {
+            let outcome = match action {
+                Action::Append(mut batch) => {
+                    batch.slices().for_each(|piece| text.push_str(std::str::from_utf8(piece).unwrap()));
+                    batch.advance(batch.remaining());
+                    Outcome::Appended(batch, Ok(()))
+                }
+                Action::Rotate => {
+                    text.push('|');
+                    Outcome::Rotated(Ok(()))
+                }
+                other => panic!("{other:?}"),
+            };
+            writer.see(outcome);
+        }
+        assert_eq!(text, "|one |two three|");
+        writer.take(Instant::now());
+        assert!(writer.machine.poll().is_none(), "each was asked for once");
+    }
+
+    #[test]
+    fn what_the_disk_has_not_taken_counts_against_the_bound() {
+        let file = AppendFile::at("a").queue_max_bytes(10);
+        let log = log(&file);
+        let mut writer = writer(&log, &file);
+        assert_eq!(log.append(b"123456"), Appended::Queued);
+        writer.take(Instant::now());
+        let Some(Action::Append(mut batch)) = writer.machine.poll() else { panic!("an append") };
+        assert_eq!(log.append(b"78901"), Appended::Refused(AppendRefusal::Full));
+        assert_eq!(log.append(b"7890"), Appended::Queued);
+        batch.advance(6);
+        writer.see(Outcome::Appended(batch, Ok(())));
+        assert_eq!(log.append(b"123456"), Appended::Queued);
+        assert_eq!((log.append(b"7"), log.refused()), (Appended::Refused(AppendRefusal::Full), 2));
     }
 }
