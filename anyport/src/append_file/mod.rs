@@ -74,7 +74,8 @@ impl AppendFile {
         self
     }
 
-    /// How many old files a rotation leaves; more are removed, the oldest first. Default 5; 0 is taken as 1.
+    /// How many old files a rotation leaves: the oldest one makes room. Default 5; 0 is taken as 1, and `u32::MAX` keeps
+    /// all. Files with higher numbers, of a time when it was greater, stay; whoever lowers it removes them.
     pub fn keep(mut self, files: u32) -> Self {
         self.keep = files;
         self

@@ -104,10 +104,13 @@ pub(crate) fn append(mut file: &File, batch: &mut SendBatch, room: u64) -> Resul
     Ok(())
 }
 
-/// Moves every old file one place on and opens a new one. In a failure the names that were moved stay moved; a gap
-/// among them does no harm to the next time.
+/// Moves every old file one place on, up to the first place that is free, and opens a new one. In a failure the names
+/// that were moved stay moved, and the gap among them is filled the next time.
 pub(crate) fn rotate(path: &Path, options: FileOptions, keep: u32) -> io::Result<Opened> {
-    for place in (0..keep.max(1)).rev() {
+    // `keep` may be any number, `u32::MAX` for all of them: what counts is how many there are.
+    let is_free = |place: &u32| fs::symlink_metadata(numbered(path, *place)).is_err();
+    let free = (1..keep.max(1)).find(is_free).unwrap_or(keep.max(1));
+    for place in (0..free).rev() {
         match fs::rename(numbered(path, place), numbered(path, place + 1)) {
             // Few have been rotated yet, or somebody took one away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -172,7 +172,10 @@ impl Sim {
         self.file_fails(key, FaultClass::FileRotate, OpKind::Rotate)?;
         let state = self.files.get_mut(key).expect("it has its turn");
         let disk = &mut self.net.borrow_mut().disk;
-        for place in (0..keep).rev() {
+        // As the real ones: up to the first place that is free.
+        let is_free = |place: &u32| disk.read(&numbered(&state.path, *place)).is_none();
+        let free = (1..keep).find(is_free).unwrap_or(keep);
+        for place in (0..free).rev() {
             if !disk.rename(&numbered(&state.path, place), numbered(&state.path, place + 1)) {
                 return Err(Fault::new(FaultKind::Other, 21));
             }

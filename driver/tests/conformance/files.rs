@@ -300,6 +300,12 @@ pub(crate) fn s14_a_rotation_moves_old_files_on_and_removes_the_oldest<W: Disk>(
         assert_eq!(bed.world.read(&folder.file(name)), Some(expected), "{name}");
     }
     assert_eq!(bed.world.read(&folder.file("a.log.4")), None);
+    // All of them are kept, and it takes no longer than there are files.
+    assert_eq!(bed.rotate(file, u32::MAX), Seen::Rotated(Ok(())));
+    for (name, content) in [("a.log.1", 5), ("a.log.2", 4), ("a.log.3", 3), ("a.log.4", 2)] {
+        let expected = format!("file {content}").into_bytes();
+        assert_eq!(bed.world.read(&folder.file(name)), Some(expected), "{name}");
+    }
 }
 
 pub(crate) fn s14_appending_goes_on_after_a_rotation_that_failed<W: Disk>(seed: u64) {
