@@ -1,6 +1,7 @@
 //! Clients that connect again, and those that are told when to.
 
 use std::{
+    io::ErrorKind,
     net::TcpListener,
     sync::mpsc::{Receiver, Sender, channel},
     time::Duration,
@@ -87,7 +88,7 @@ fn accept(listener: &TcpListener) -> Peer {
 fn a_lost_connection_comes_back_until_it_is_told_not_to(driver: DriverChoice) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (running, _remote, told) = start(driver, Client::to(address, Lines::default()).reconnect(BACKOFF));
+    let (running, remote, told) = start(driver, Client::to(address, Lines::default()).reconnect(BACKOFF));
     for _ in 0..5 {
         let mut peer = accept(&listener);
         assert_eq!(opened(&told).0, 0);
@@ -102,6 +103,14 @@ fn a_lost_connection_comes_back_until_it_is_told_not_to(driver: DriverChoice) {
     assert!(peer.rest().is_empty());
     drop(peer);
     assert!(matches!(next(&told), Told::Closed(0, CloseReason::Drained)));
+    // Nor when those that wait are hurried: each shard has begun what it was to, and then looked at what came of it.
+    remote.reconnect_now().unwrap();
+    for _ in 0..2 {
+        remote.ask_all(|_, _| ()).wait_timeout(PATIENCE).unwrap();
+    }
+    listener.set_nonblocking(true).unwrap();
+    let nobody = listener.accept().expect_err("it was told not to come back");
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
     running.stop().unwrap();
     assert!(told.try_recv().is_err(), "it was told not to come back");
 }

@@ -1,13 +1,16 @@
 //! Bytes and frames through the engine.
 
-use std::{io::Read, sync::mpsc::Sender};
+use std::{
+    io::Read,
+    sync::mpsc::{Sender, channel},
+};
 
 use anyport::{
     Client, CloseReason, DriverChoice, Engine, Frame, Handler, Limits, Lines, Raw, SendMarks, Sent, Session,
     SizeKind,
 };
 
-use crate::support::{Bed, Echo, Event, Events, Peer, has_ipv6, pattern, placed};
+use crate::support::{Bed, Echo, Event, Events, PATIENCE, Peer, has_ipv6, pattern, placed};
 
 on_every_driver! {
     echoes_every_byte_of_many_sessions
@@ -106,27 +109,41 @@ fn what_was_sent_together_with_the_end_of_stream_is_answered(driver: DriverChoic
     bed.running.stop().unwrap();
 }
 
-/// Answers one frame with a thousand messages.
-struct Chatty;
+/// Answers one frame with a thousand messages, and tells what is still queued when the first and the last have gone.
+struct Chatty {
+    tell: Sender<(u64, usize)>,
+}
 
 impl Handler for Chatty {
     type State = ();
     type Codec = Raw;
 
     fn on_frame(&mut self, session: &mut Session<Self>, _frame: Frame) {
-        for _ in 0..1_000 {
-            assert_eq!(session.send(b"0123456789"), Sent::Queued);
+        let body = Frame { kind: 0, body: b"0123456789" };
+        for number in 0..1_000 {
+            let sent = match number {
+                0 | 999 => session.send_notify(body, number),
+                _ => session.send_frame(body),
+            };
+            assert_eq!(sent, Sent::Queued);
         }
+    }
+
+    fn on_sent(&mut self, session: &mut Session<Self>, token: u64) {
+        self.tell.send((token, session.queued_bytes())).unwrap();
     }
 }
 
 fn one_gathered_send_for_a_turn(driver: DriverChoice) {
-    let bed = Bed::start(driver, 1, Raw, Limits::default(), |_| Chatty);
+    let (tell, told) = channel();
+    let bed = Bed::start(driver, 1, Raw, Limits::default(), move |_| Chatty { tell: tell.clone() });
     let mut peer = bed.peer();
     peer.send(b"go");
     peer.expect(&b"0123456789".repeat(1_000));
     let counters = bed.counters_when(|counters| counters.bytes_sent == 10_000);
     assert_eq!(counters.frames_sent, 1_000);
+    // One send is in flight at a time: when the first message had gone, all had, so they went with one.
+    assert_eq!([0; 2].map(|_| told.recv_timeout(PATIENCE).unwrap()), [(0, 0), (999, 0)]);
     bed.running.stop().unwrap();
 }
 

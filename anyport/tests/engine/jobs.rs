@@ -7,6 +7,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread,
+    time::Instant,
 };
 
 use anyport::{DriverChoice, Engine, Frame, Handler, Limits, PostError, Raw, Remote, Server, Session};
@@ -181,23 +182,39 @@ fn what_was_accepted_runs_before_the_end(driver: DriverChoice) {
 }
 
 fn whoever_waits_for_room_hears_of_the_end(driver: DriverChoice) {
+    // Whether one that has begun sleeps already cannot be seen: of so many ends, some find them all asleep.
+    for _ in 0..10 {
+        they_hear_of_the_end(driver);
+    }
+}
+
+fn they_hear_of_the_end(driver: DriverChoice) {
     let bed = bed(driver, 1, 1);
     let held = hold(&bed.remote);
     let stop = bed.running.stopper();
-    let posters: Vec<_> = (0..4)
-        .map(|_| {
-            let remote = bed.remote.clone();
-            thread::spawn(move || {
-                // Until it is refused: each of them sleeps for room again and again.
-                while remote.post_to_shard(0, |_, _| ()).is_ok() {}
-                remote.try_post_to_shard(0, |_, _| ())
-            })
-        })
-        .collect();
+    let (begin, begun) = channel();
+    let (hear, heard) = channel();
+    for _ in 0..4 {
+        let (remote, begin, hear) = (bed.remote.clone(), begin.clone(), hear.clone());
+        thread::spawn(move || {
+            begin.send(()).unwrap();
+            // Until it is refused: each of them sleeps for room again and again.
+            while remote.post_to_shard(0, |_, _| ()).is_ok() {}
+            hear.send(remote.try_post_to_shard(0, |_, _| ())).unwrap();
+        });
+    }
+    for _ in 0..4 {
+        begun.recv_timeout(PATIENCE).unwrap();
+    }
+    let start = Instant::now();
+    while bed.remote.try_post_to_shard(0, |_, _| ()) != Err(PostError::Full) {
+        assert!(start.elapsed() < PATIENCE, "there is still room");
+        thread::yield_now();
+    }
     stop.abort();
     drop(held);
     bed.running.join().unwrap();
-    for poster in posters {
-        assert_eq!(poster.join().unwrap(), Err(PostError::Ended));
+    for _ in 0..4 {
+        assert_eq!(heard.recv_timeout(PATIENCE), Ok(Err(PostError::Ended)), "it still waits");
     }
 }

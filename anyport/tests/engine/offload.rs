@@ -93,9 +93,19 @@ impl Office {
         limits: Limits,
         work: impl Fn(String) -> Work + Send + Sync + 'static,
     ) -> Self {
+        Self::open_on(2, driver, pool, limits, work)
+    }
+
+    fn open_on(
+        shards: usize,
+        driver: DriverChoice,
+        pool: PoolConfig,
+        limits: Limits,
+        work: impl Fn(String) -> Work + Send + Sync + 'static,
+    ) -> Self {
         let (tell, told) = channel();
-        let engine = Engine::new().unwrap().shards(2).unwrap().driver(driver).pool(pool).unwrap();
-        let server = Server::bind("127.0.0.1:0", Lines::default()).limits(limits).placement(placed(2));
+        let engine = Engine::new().unwrap().shards(shards).unwrap().driver(driver).pool(pool).unwrap();
+        let server = Server::bind("127.0.0.1:0", Lines::default()).limits(limits).placement(placed(shards));
         let work: Arc<dyn Fn(String) -> Work + Send + Sync> = Arc::new(work);
         let make = move |_| Clerk { work: Arc::clone(&work), tell: tell.clone() };
         Self { running: engine.serve(server, make).unwrap().start().unwrap(), told }
@@ -217,14 +227,14 @@ fn results_come_as_they_are_ready(driver: DriverChoice) {
 
 fn a_session_that_has_gone_is_not_told(driver: DriverChoice) {
     let (open, pass) = door();
-    let office = Office::open(driver, threads(1), Limits::default(), waits(pass));
+    let office = Office::open_on(1, driver, threads(1), Limits::default(), waits(pass));
     let mut first = office.peer();
     first.send(b"wait\n");
     office.counters_when(|counters| counters.running + counters.blocked == 1);
     drop(first);
     assert_eq!(office.next_close(), CloseReason::PeerClosed);
     let mut second = office.peer();
-    // Behind it, in a pool of one thread: when this one is told, the first would have been.
+    // Behind it, in a pool of one thread and on the same shard: when this one is told, the first would have been.
     second.send(b"later\n");
     drop(open);
     second.expect(b"later\n");
