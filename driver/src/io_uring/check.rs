@@ -61,22 +61,24 @@ impl IoUring {
         if now < due {
             return;
         }
-        let listed = std::mem::take(&mut self.checks.listed);
-        for key in listed {
-            let Some(socket) = self.sockets.get_mut(key.0) else { continue };
+        // Taken out, and not allocated anew: this goes on as long as anybody receives.
+        let mut listed = std::mem::take(&mut self.checks.listed);
+        listed.retain(|key| {
+            let Some(socket) = self.sockets.get_mut(key.0) else { return false };
             if std::mem::take(&mut socket.fresh) {
-                self.checks.listed.push(key);
-                continue;
+                return true;
             }
             socket.listed = false;
             if socket.receiving == Receiving::Armed && !socket.closing && !socket.checking {
                 socket.checking = true;
-                let entry = socket.check(key, &raw mut *self.checks.byte);
+                let entry = socket.check(*key, &raw mut *self.checks.byte);
                 // SAFETY: the byte is on the heap, owned by the driver until everything in flight is joined,
                 // and nobody reads it.
                 unsafe { self.ring.push(&entry) };
             }
-        }
+            false
+        });
+        self.checks.listed = listed;
         self.checks.due = (!self.checks.listed.is_empty()).then_some(now + INTERVAL);
     }
 
