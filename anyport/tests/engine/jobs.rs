@@ -192,7 +192,7 @@ fn they_hear_of_the_end(driver: DriverChoice) {
     let bed = bed(driver, 1, 1);
     let held = hold(&bed.remote);
     let stop = bed.running.stopper();
-    let (begin, begun) = channel();
+    let (begin, started) = channel();
     let (hear, heard) = channel();
     for _ in 0..4 {
         let (remote, begin, hear) = (bed.remote.clone(), begin.clone(), hear.clone());
@@ -204,7 +204,7 @@ fn they_hear_of_the_end(driver: DriverChoice) {
         });
     }
     for _ in 0..4 {
-        begun.recv_timeout(PATIENCE).unwrap();
+        started.recv_timeout(PATIENCE).unwrap();
     }
     let start = Instant::now();
     while bed.remote.try_post_to_shard(0, |_, _| ()) != Err(PostError::Full) {
