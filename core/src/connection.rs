@@ -309,20 +309,29 @@ impl Connection {
         self.mark_pressure(marks)
     }
 
-    /// A message for it was replaced by a newer one before it was queued.
+    /// A message for it was replaced by a newer one before it was queued. False if it was not for it any more.
     #[cold]
-    pub fn count_conflated(&mut self) {
-        if self.state == State::Open {
+    pub fn count_conflated(&mut self) -> bool {
+        let open = self.state == State::Open;
+        if open {
             self.extras.get_or_insert_default().loose.losses.conflated += 1;
         }
+        open
+    }
+
+    /// A group of whose queued messages some were lost since this was last asked, and how many.
+    #[inline]
+    pub fn next_lost(&mut self) -> Option<(u32, Losses)> {
+        self.extras.as_mut()?.loose.next_lost()
     }
 
     /// Makes room for a message that may be lost, as `overflow` says; if there is room, `append` queues its `size`
-    /// bytes.
+    /// bytes. If the message is lost later, [`next_lost`](Self::next_lost) tells its `group`, unless that is 0.
     pub fn send_loose(
         &mut self,
         size: usize,
         overflow: Overflow,
+        group: u32,
         marks: &SendMarks,
         pool: &mut ChunkPool,
         append: impl FnOnce(&mut SendBatch, &mut ChunkPool),
@@ -337,7 +346,7 @@ impl Connection {
             let start = pending.len();
             append(pending, pool);
             let key = if let Overflow::Conflate { key } = overflow { Some(key) } else { None };
-            extras.loose.push(start, pending.len() - start, key);
+            extras.loose.push(start, pending.len() - start, key, group);
         } else if !planted(Bug::SkipNotCounted) {
             extras.loose.losses.skipped += 1;
         }
@@ -382,14 +391,12 @@ impl Connection {
             }
             let droppable = if overflow == Overflow::Skip { None } else { loose.oldest(number) };
             let Some(oldest) = droppable else { return Sent::Skipped };
-            loose.kill(oldest);
-            loose.losses.dropped += 1;
+            loose.lose(oldest, |losses| &mut losses.dropped);
         }
         if let Some(number) = number
             && !planted(Bug::ConflatedKept)
         {
-            loose.kill(number);
-            loose.losses.conflated += 1;
+            loose.lose(number, |losses| &mut losses.conflated);
         }
         Sent::Queued
     }

@@ -51,6 +51,13 @@ impl Losses {
         self.skipped + self.dropped + self.conflated
     }
 
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.skipped += other.skipped;
+        self.dropped += other.dropped;
+        self.conflated += other.conflated;
+    }
+
     /// What came to them since they were `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
@@ -67,6 +74,8 @@ struct Loose {
     start: usize,
     size: usize,
     key: Option<u64>,
+    /// Whose it is, for the counts; 0 if it is nobody's.
+    group: u32,
     dead: bool,
 }
 
@@ -81,6 +90,8 @@ pub(crate) struct LooseQueue {
     /// Those before this place in the queue are dead.
     dead_before: usize,
     pub(crate) losses: Losses,
+    /// What was lost of what was queued for groups, until it is asked for.
+    lost: Vec<(u32, Losses)>,
 }
 
 impl LooseQueue {
@@ -99,24 +110,44 @@ impl LooseQueue {
         &self.queue[(number - self.first) as usize]
     }
 
-    pub(crate) fn push(&mut self, start: usize, size: usize, key: Option<u64>) {
+    pub(crate) fn push(&mut self, start: usize, size: usize, key: Option<u64>, group: u32) {
         if let Some(key) = key {
             self.keys.insert(key, self.first + self.queue.len() as u64);
         }
-        self.queue.push_back(Loose { start, size, key, dead: false });
+        self.queue.push_back(Loose { start, size, key, group, dead: false });
     }
 
-    /// Leaves a queued message out.
-    pub(crate) fn kill(&mut self, number: u64) {
+    /// Leaves a queued message out, and counts it.
+    pub(crate) fn lose(&mut self, number: u64, count: fn(&mut Losses) -> &mut u64) {
+        *count(&mut self.losses) += 1;
+        let group = self.kill(number);
+        if group == 0 {
+            return;
+        }
+        if self.lost.last().is_none_or(|(last, _)| *last != group) {
+            self.lost.push((group, Losses::default()));
+        }
+        let (_, losses) = self.lost.last_mut().expect("it was just made");
+        *count(losses) += 1;
+    }
+
+    /// A group that lost something since this was last asked, and what.
+    pub(crate) fn next_lost(&mut self) -> Option<(u32, Losses)> {
+        self.lost.pop()
+    }
+
+    fn kill(&mut self, number: u64) -> u32 {
         let loose = &mut self.queue[(number - self.first) as usize];
         debug_assert!(!loose.dead, "a message is killed once");
         loose.dead = true;
         self.dead_bytes += loose.size;
+        let group = loose.group;
         if let Some(key) = loose.key
             && self.keys.get(&key) == Some(&number)
         {
             self.keys.remove(&key);
         }
+        group
     }
 
     /// The oldest message that is still to be sent, other than `kept`.

@@ -9,6 +9,9 @@ use anyport_core::{
 const MARKS: SendMarks =
     SendMarks { high_water_bytes: 4_000, low_water_bytes: 2_000, queue_max_bytes: 9_000 };
 
+/// Whose messages those by part are; the others are nobody's.
+const GROUP: u32 = 7;
+
 /// Numbers from a seed.
 struct Draw(u64);
 
@@ -22,6 +25,7 @@ impl Draw {
 struct Message {
     bytes: Vec<u8>,
     overflow: Overflow,
+    of_group: bool,
 }
 
 #[derive(Default)]
@@ -29,6 +33,8 @@ struct Model {
     queued: VecDeque<Message>,
     in_flight: usize,
     losses: Losses,
+    /// What the group lost of what was queued.
+    lost: Losses,
 }
 
 impl Model {
@@ -36,13 +42,13 @@ impl Model {
         self.in_flight + self.queued.iter().map(|message| message.bytes.len()).sum::<usize>()
     }
 
-    fn send(&mut self, bytes: Vec<u8>, overflow: Overflow) -> Sent {
+    fn send(&mut self, bytes: Vec<u8>, overflow: Overflow, of_group: bool) -> Sent {
         let size = bytes.len();
         if overflow == Overflow::Close {
             if self.bytes() + size > MARKS.queue_max_bytes {
                 return Sent::Refused(Refusal::QueueFull);
             }
-            self.queued.push_back(Message { bytes, overflow });
+            self.queued.push_back(Message { bytes, overflow, of_group });
             return if self.bytes() > MARKS.high_water_bytes { Sent::High } else { Sent::Queued };
         }
         let same =
@@ -58,14 +64,16 @@ impl Model {
                 self.losses.skipped += 1;
                 return Sent::Skipped;
             };
-            self.queued.remove(oldest);
+            let dropped = self.queued.remove(oldest).unwrap();
             self.losses.dropped += 1;
+            self.lost.dropped += u64::from(dropped.of_group);
         }
         if let Some(at) = self.queued.iter().position(same) {
-            self.queued.remove(at);
+            let replaced = self.queued.remove(at).unwrap();
             self.losses.conflated += 1;
+            self.lost.conflated += u64::from(replaced.of_group);
         }
-        self.queued.push_back(Message { bytes, overflow });
+        self.queued.push_back(Message { bytes, overflow, of_group });
         if self.bytes() > MARKS.high_water_bytes { Sent::High } else { Sent::Queued }
     }
 }
@@ -84,6 +92,7 @@ fn poll_send(connection: &mut Connection, pool: &mut ChunkPool) -> Option<Box<Se
 fn run(seed: u64) -> Losses {
     let mut draw = Draw(seed);
     let (mut connection, mut pool, mut model) = (Connection::open(false), ChunkPool::new(), Model::default());
+    let mut lost = Losses::default();
     let mut flying: Option<Box<SendBatch>> = None;
     for step in 0..600_u32 {
         match draw.below(10) {
@@ -116,11 +125,20 @@ fn run(seed: u64) -> Losses {
                 }
                 let by_part = draw.below(2) == 0;
                 let sent = send(&mut connection, &mut pool, &bytes, overflow, by_part);
-                assert_eq!(sent, model.send(bytes, overflow), "seed {seed}, step {step}, {overflow:?}");
+                assert_eq!(
+                    sent,
+                    model.send(bytes, overflow, by_part),
+                    "seed {seed}, step {step}, {overflow:?}"
+                );
             }
         }
         assert_eq!(connection.queued_bytes(), model.bytes(), "seed {seed}, step {step}");
         assert_eq!(connection.losses(), model.losses, "seed {seed}, step {step}");
+        while let Some((group, more)) = connection.next_lost() {
+            assert_eq!(group, GROUP);
+            lost.add(more);
+        }
+        assert_eq!(lost, model.lost, "seed {seed}, step {step}");
     }
     assert_eq!(connection.state(), State::Open);
     connection.losses()
@@ -141,10 +159,10 @@ fn send(
         (Overflow::Close, false) => {
             connection.send(bytes.len(), &MARKS, pool, |out| out.extend_from_slice(bytes))
         }
-        (_, true) => connection.send_loose(bytes.len(), overflow, &MARKS, pool, |batch, pool| {
+        (_, true) => connection.send_loose(bytes.len(), overflow, GROUP, &MARKS, pool, |batch, pool| {
             batch.append_part(&edition, range, pool);
         }),
-        (_, false) => connection.send_loose(bytes.len(), overflow, &MARKS, pool, |batch, pool| {
+        (_, false) => connection.send_loose(bytes.len(), overflow, 0, &MARKS, pool, |batch, pool| {
             batch.append(bytes.len(), pool, |out| out.extend_from_slice(bytes));
         }),
     }
@@ -155,9 +173,7 @@ fn what_is_sent_and_what_is_lost_is_as_the_model_says() {
     let mut all = Losses::default();
     for seed in 0..400 {
         let losses = run(seed);
-        all.skipped += losses.skipped;
-        all.dropped += losses.dropped;
-        all.conflated += losses.conflated;
+        all.add(losses);
     }
     assert!(
         all.skipped > 1_000 && all.dropped > 1_000 && all.conflated > 1_000,

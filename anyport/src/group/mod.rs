@@ -66,9 +66,10 @@ pub struct GroupInfo {
     pub members: usize,
     /// Messages published to it.
     pub published: u64,
-    /// Messages queued for its members: each message once for each member.
+    /// Messages queued for its members and not lost since: each message once for each member.
     pub delivered: u64,
-    /// Messages that members were not sent, each once for each member.
+    /// Of its messages, those that members were not sent, each once for each member. Whatever they made room for, they are
+    /// counted here.
     pub losses: Losses,
 }
 

@@ -20,13 +20,15 @@ const NO_PLACE: u32 = u32::MAX;
 #[derive(Default)]
 pub(crate) struct Registry {
     groups: Mutex<HashMap<Box<str>, Weak<Shared>>>,
+    /// Groups that were made.
+    made: AtomicU32,
     /// Shards that may have members.
     shards: usize,
 }
 
 impl Registry {
     pub(crate) fn new(shards: usize) -> Arc<Self> {
-        Arc::new(Self { groups: Mutex::default(), shards })
+        Arc::new(Self { groups: Mutex::default(), made: AtomicU32::new(0), shards })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<Shared>>> {
@@ -41,6 +43,7 @@ impl Registry {
         }
         let shared = Arc::new(Shared {
             name: name.into(),
+            id: self.made.fetch_add(1, Ordering::Relaxed) % (u32::MAX - 1) + 1,
             on_shards: (0..self.shards).map(|_| OnShard::default()).collect(),
             registry: Arc::clone(self),
         });
@@ -52,6 +55,13 @@ impl Registry {
     pub(crate) fn find(&self, name: &str) -> Option<Group> {
         let shared = self.lock().get(name).and_then(Weak::upgrade);
         shared.map(|shared| Group { shared })
+    }
+
+    /// The group of this number, if somebody is in it or holds it.
+    pub(super) fn of_id(&self, id: u32) -> Option<Arc<Shared>> {
+        // The others are dropped after the lock: the last handle of a group takes it.
+        let groups: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
+        groups.into_iter().find(|shared| shared.id == id)
     }
 
     /// Those that have members, by name.
@@ -68,6 +78,9 @@ impl Registry {
 /// What the shards share of a group.
 pub(crate) struct Shared {
     pub(super) name: Box<str>,
+    /// What its messages are known by in queues: no other group of the service has it, among four thousand million that
+    /// were made one after the other. Not zero.
+    pub(super) id: u32,
     on_shards: Box<[OnShard]>,
     registry: Arc<Registry>,
 }
@@ -129,6 +142,12 @@ impl Shared {
         self.on_shards[shard].published.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Messages that were counted as delivered were lost in a queue.
+    pub(super) fn count_lost(&self, shard: usize, losses: Losses) {
+        self.count(shard, 0_u64.wrapping_sub(losses.total()), losses);
+    }
+
+    /// What was `delivered` may be less than nothing, as a number that wraps: when more is lost than comes.
     pub(super) fn count(&self, shard: usize, delivered: u64, losses: Losses) {
         let counts = &self.on_shards[shard];
         counts.delivered.fetch_add(delivered, Ordering::Relaxed);

@@ -36,7 +36,12 @@ pub(crate) struct GroupTable<H: Handler> {
     several: Vec<SlabKey>,
     /// Numbers of messages, put in order for a session in several groups.
     numbers: Vec<u32>,
+    /// Messages that were queued before and had to make room for another group's.
+    lost: Vec<LostOf>,
 }
+
+/// What a session lost of what a group, which may be gone, had queued for it.
+type LostOf = (SlabKey, u32, Losses);
 
 /// One group on one shard.
 struct LocalGroup {
@@ -90,6 +95,7 @@ impl<H: Handler> GroupTable<H> {
             dirty: Vec::new(),
             several: Vec::new(),
             numbers: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -348,7 +354,14 @@ impl<H: Handler> Local<H> {
             let of_group = local.in_log.iter().filter(|&&number| number >= first);
             let of_group = of_group.map(|&number| &messages[number as usize]);
             let id = SessionId::new(self.shard, self.service, key);
-            let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
+            let to = Delivery {
+                id,
+                group: local.shared.id,
+                pool: &mut self.pool,
+                marks: &self.limits.send,
+                tally: &mut tally,
+                lost: &mut self.groups.lost,
+            };
             to.deliver(slot, &Bytes::Edition(edition), of_group);
             if !std::mem::replace(&mut slot.dirty, true) {
                 self.dirty.push(key);
@@ -357,6 +370,7 @@ impl<H: Handler> Local<H> {
         tally.count(&local.shared, self.shard as usize, &mut self.counters);
         self.groups.log.messages = messages;
         self.groups.groups[place as usize] = Some(local);
+        self.count_lost();
         for key in several.drain(..) {
             self.deliver_in_order(key, Bytes::Edition(edition));
         }
@@ -390,17 +404,25 @@ impl<H: Handler> Local<H> {
             let spared = slot.connection.queued_bytes() + size;
             self.ensure_allowance(size, spared);
         }
-        let GroupTable { groups, log, numbers, .. } = &self.groups;
+        let GroupTable { groups, log, numbers, lost, .. } = &mut self.groups;
         let slot = self.sessions.get_mut(key).expect("it was just seen");
         let message = |&number: &u32| &log.messages[number as usize];
         for of_group in numbers.chunk_by(|one, other| message(one).group == message(other).group) {
-            let mut tally = Tally::default();
-            let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
-            to.deliver(slot, &bytes, of_group.iter().map(message));
             let group = message(&of_group[0]).group;
             let local = groups[group as usize].as_ref().expect("a dirty group has its place");
+            let mut tally = Tally::default();
+            let to = Delivery {
+                id,
+                group: local.shared.id,
+                pool: &mut self.pool,
+                marks: &self.limits.send,
+                tally: &mut tally,
+                lost,
+            };
+            to.deliver(slot, &bytes, of_group.iter().map(message));
             tally.count(&local.shared, self.shard as usize, &mut self.counters);
         }
+        self.count_lost();
         self.mark(key);
     }
 
@@ -450,7 +472,14 @@ impl<H: Handler> Local<H> {
             self.make_room_for_next(&mut each);
             let slot = self.sessions.get_mut(key).expect("a member has its slot");
             let id = SessionId::new(self.shard, self.service, key);
-            let to = Delivery { id, pool: &mut self.pool, marks: &self.limits.send, tally: &mut tally };
+            let to = Delivery {
+                id,
+                group: local.shared.id,
+                pool: &mut self.pool,
+                marks: &self.limits.send,
+                tally: &mut tally,
+                lost: &mut self.groups.lost,
+            };
             to.deliver(slot, &Bytes::Edition(edition), run.iter());
             if !std::mem::replace(&mut slot.dirty, true) {
                 self.dirty.push(key);
@@ -458,6 +487,36 @@ impl<H: Handler> Local<H> {
         }
         tally.count(&local.shared, self.shard as usize, &mut self.counters);
         self.groups.groups[place as usize] = Some(local);
+        self.count_lost();
+    }
+
+    /// Counts what made room for others.
+    fn count_lost(&mut self) {
+        while let Some((key, group, losses)) = self.groups.lost.pop() {
+            self.count_lost_by(key, group, losses);
+        }
+    }
+
+    /// As [`count_lost`](Self::count_lost), of one session that was sent something singly.
+    pub(crate) fn count_lost_of(&mut self, key: SlabKey) {
+        while let Some((group, losses)) = self.slot(key).connection.next_lost() {
+            self.count_lost_by(key, group, losses);
+        }
+    }
+
+    fn count_lost_by(&mut self, key: SlabKey, id: u32, losses: Losses) {
+        let memberships = self.sessions.get(key).and_then(|slot| slot.memberships.as_ref());
+        let mut its = memberships.iter().flat_map(|memberships| &memberships.list);
+        let shared = |membership: &Membership| &self.groups.local(membership.group).shared;
+        match its.find(|membership| shared(membership).id == id) {
+            Some(membership) => shared(membership).count_lost(self.shard as usize, losses),
+            // It has left the group since.
+            None => {
+                if let Some(shared) = self.groups.registry.of_id(id) {
+                    shared.count_lost(self.shard as usize, losses);
+                }
+            }
+        }
     }
 
     /// Asks the budgets for room for these messages at every member of their group. If there is not so much, gives what
@@ -534,15 +593,20 @@ enum Bytes<'a> {
 /// What was queued for members, and what was not.
 #[derive(Default)]
 struct Tally {
-    delivered: u64,
+    queued: u64,
     refused: u64,
+    /// What the members lost of the group's messages.
+    lost: Losses,
+    /// Of that, what had been queued.
+    lost_in_queue: u64,
+    /// What the members lost in all.
     losses: Losses,
 }
 
 impl Tally {
     fn count(self, group: &Shared, shard: usize, counters: &mut Counters) {
-        group.count(shard, self.delivered, self.losses);
-        counters.frames_sent += self.delivered;
+        group.count(shard, self.queued.wrapping_sub(self.lost_in_queue), self.lost);
+        counters.frames_sent += self.queued;
         counters.frames_refused += self.refused;
         counters.add_losses(self.losses);
     }
@@ -551,9 +615,12 @@ impl Tally {
 /// What it takes to give one member its messages.
 struct Delivery<'a> {
     id: SessionId,
+    /// Whose messages they are.
+    group: u32,
     pool: &'a mut ChunkPool,
     marks: &'a SendMarks,
     tally: &'a mut Tally,
+    lost: &'a mut Vec<LostOf>,
 }
 
 impl Delivery<'_> {
@@ -565,16 +632,16 @@ impl Delivery<'_> {
         bytes: &Bytes<'_>,
         messages: impl Iterator<Item = &'m Message>,
     ) {
-        let Self { id, pool, marks, tally } = self;
+        let Self { id, group, pool, marks, tally, lost: lost_of } = self;
         let allowed = pool.allowance().saturating_sub(pool.bytes_out());
         let mut queue = |slot: &mut Slot<H>, range: Range<usize>, overflow: Overflow, count: u64| {
-            match queue(&mut slot.connection, bytes, range, overflow, marks, pool) {
+            match queue(&mut slot.connection, bytes, range, (overflow, group), marks, pool) {
                 Sent::Queued => {
-                    tally.delivered += count;
+                    tally.queued += count;
                     slot.traffic.frames_sent += count;
                 }
                 Sent::High => {
-                    tally.delivered += count;
+                    tally.queued += count;
                     slot.traffic.frames_sent += count;
                     slot.pressure_rose = true;
                 }
@@ -589,14 +656,14 @@ impl Delivery<'_> {
             Bytes::Edition(_) if slot.connection.queued_bytes() == 0 => marks.high_water_bytes.min(allowed),
             _ => 0,
         };
-        let (mut run, mut in_run) = (0..0, 0);
+        let (mut run, mut in_run, mut dead) = (0..0, 0, 0);
         for message in messages {
             let range = message.range();
             if message.except == Some(id) && !planted(Bug::ExceptIgnored) {
                 continue;
             }
             if message.dead {
-                slot.connection.count_conflated();
+                dead += u64::from(slot.connection.count_conflated());
                 continue;
             }
             if message.overflow != Overflow::Close && range.len() > room {
@@ -622,9 +689,19 @@ impl Delivery<'_> {
             queue(slot, run, Overflow::Close, in_run);
         }
         let lost = slot.connection.losses().since(before);
-        tally.losses.skipped += lost.skipped;
-        tally.losses.dropped += lost.dropped;
-        tally.losses.conflated += lost.conflated;
+        if lost.total() == 0 {
+            return;
+        }
+        tally.losses.add(lost);
+        tally.lost.add(Losses { skipped: lost.skipped, dropped: 0, conflated: dead });
+        while let Some((of, lost)) = slot.connection.next_lost() {
+            if of == group {
+                tally.lost.add(lost);
+                tally.lost_in_queue += lost.total();
+            } else {
+                lost_of.push((id.slot(), of, lost));
+            }
+        }
     }
 }
 
@@ -633,7 +710,7 @@ fn queue(
     connection: &mut Connection,
     bytes: &Bytes<'_>,
     range: Range<usize>,
-    overflow: Overflow,
+    (overflow, group): (Overflow, u32),
     marks: &SendMarks,
     pool: &mut ChunkPool,
 ) -> Sent {
@@ -643,12 +720,14 @@ fn queue(
             connection.send(range.len(), marks, pool, |out| out.extend_from_slice(&log[range]))
         }
         (_, Bytes::Edition(edition)) => {
-            connection.send_loose(range.len(), overflow, marks, pool, |batch, pool| {
+            connection.send_loose(range.len(), overflow, group, marks, pool, |batch, pool| {
                 batch.append_part(edition, range, pool);
             })
         }
-        (_, Bytes::Log(log)) => connection.send_loose(range.len(), overflow, marks, pool, |batch, pool| {
-            batch.append(range.len(), pool, |out| out.extend_from_slice(&log[range]));
-        }),
+        (_, Bytes::Log(log)) => {
+            connection.send_loose(range.len(), overflow, group, marks, pool, |batch, pool| {
+                batch.append(range.len(), pool, |out| out.extend_from_slice(&log[range]));
+            })
+        }
     }
 }

@@ -75,12 +75,15 @@ impl<H: Handler> Session<'_, H> {
                 Ok(size) => size,
                 Err(error) => return Sent::Refused(not_carried(error)),
             };
-            connection.send_loose(size, overflow, marks, pool, |batch, pool| {
+            connection.send_loose(size, overflow, 0, marks, pool, |batch, pool| {
                 batch.append(size, pool, |out| encoder.encode(&frame, out));
             })
         });
         let lost = self.losses().since(before);
-        self.local.counters.add_losses(lost);
+        if lost.total() > 0 {
+            self.local.counters.add_losses(lost);
+            self.local.count_lost_of(self.key);
+        }
         sent
     }
 

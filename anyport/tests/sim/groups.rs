@@ -38,6 +38,7 @@ impl Rooms {
             "say" | "skip" | "drop" | "value" => {
                 assert!(matches!(shard.publish_with(&group, frame, overflow), Reach::Members(_)));
             }
+            "maybe" => drop(session.send_with(frame, Overflow::DropOldest)),
             "direct" => assert_eq!(session.send_frame(frame), Sent::Queued),
             "losses" => {
                 let Losses { skipped, dropped, conflated } = session.losses();
@@ -161,7 +162,7 @@ fn a_group_without_members_reaches_nobody_and_leaves_nothing() {
 }
 
 /// Marks for slow readers: little room.
-fn tight() -> Limits {
+pub(crate) fn tight() -> Limits {
     let send = SendMarks { high_water_bytes: 4_000, low_water_bytes: 2_000, queue_max_bytes: 20_000 };
     Limits { send, ..Limits::default() }
 }
@@ -202,7 +203,7 @@ fn numbers(lines: &[String]) -> Vec<usize> {
     lines.iter().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
 }
 
-fn losses(lines: &[String]) -> [usize; 3] {
+pub(crate) fn losses(lines: &[String]) -> [usize; 3] {
     let last = lines.last().expect("it was asked what was lost").strip_prefix("lost ").expect("and answered");
     let mut numbers = last.split(' ').map(|number| number.parse().unwrap());
     std::array::from_fn(|_| numbers.next().unwrap())

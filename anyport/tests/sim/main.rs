@@ -11,6 +11,7 @@ mod ends;
 mod files;
 mod found;
 mod group_budgets;
+mod group_counts;
 mod groups;
 mod limits;
 mod logic;
