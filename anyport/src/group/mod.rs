@@ -5,6 +5,7 @@
 //! without a copy of them. Members on other shards get the same edition by one message a shard. What a member does not
 //! read is held against its own limits, as with any other message.
 
+mod deliver;
 mod edition;
 mod registry;
 mod shard;
