@@ -21,7 +21,7 @@ pub(crate) use shard::{GroupTable, Memberships};
 
 /// A group of sessions of one service, on any of its shards. Cheap to clone; a handle keeps the name, not the members.
 ///
-/// Comes from [`Shard::group`](crate::Shard::group). A group lives as long as somebody holds a handle or is in it.
+/// Comes from [`Shard::group`](crate::Shard::group) or [`Remote::group`](crate::Remote::group). A group lives as long as somebody holds a handle or is in it.
 #[derive(Clone)]
 pub struct Group {
     shared: Arc<Shared>,
@@ -41,6 +41,14 @@ impl Group {
     /// What an operator wants to know of it.
     pub fn info(&self) -> GroupInfo {
         self.shared.info()
+    }
+}
+
+impl Group {
+    /// # Panics
+    /// If it is of another service.
+    pub(crate) fn assert_of(&self, registry: &Arc<Registry>) {
+        assert!(self.shared.is_of(registry), "group `{}` is of another service", self.name());
     }
 }
 

@@ -51,12 +51,6 @@ impl Registry {
         Group { shared }
     }
 
-    /// The group of this name, if somebody is in it or holds it.
-    pub(crate) fn find(&self, name: &str) -> Option<Group> {
-        let shared = self.lock().get(name).and_then(Weak::upgrade);
-        shared.map(|shared| Group { shared })
-    }
-
     /// The group of this number, if somebody is in it or holds it.
     pub(super) fn of_id(&self, id: u32) -> Option<Arc<Shared>> {
         // The others are dropped after the lock: the last handle of a group takes it.
@@ -201,10 +195,10 @@ mod tests {
         let lobby = registry.group("lobby");
         assert_eq!(registry.group("lobby"), lobby);
         assert_ne!(registry.group("arena"), lobby);
-        assert!(registry.find("arena").is_none(), "nobody holds it");
+        assert!(!registry.lock().contains_key("arena"), "nobody holds it");
         lobby.shared.set_members(1, 3);
         assert_eq!((lobby.members(), registry.infos().len()), (3, 1));
         drop(lobby);
-        assert!(registry.find("lobby").is_none() && registry.lock().is_empty());
+        assert!(registry.lock().is_empty());
     }
 }

@@ -113,11 +113,6 @@ impl<H: Handler> GroupTable<H> {
         self.groups[place as usize].as_mut().expect("a place in use has its group")
     }
 
-    /// A place of another service's group is of this service's table no more than the group is.
-    fn assert_ours(&self, group: &Group) {
-        assert!(group.shared.is_of(&self.registry), "group `{}` is of another service", group.name());
-    }
-
     /// The place in the table of a group that may be another service's.
     fn find(&self, group: &Group, shard: usize) -> Option<u32> {
         if group.shared.is_of(&self.registry) { group.shared.place(shard) } else { None }
@@ -161,7 +156,7 @@ impl<H: Handler> GroupTable<H> {
 impl<H: Handler> Local<H> {
     /// False if it is in it already, or is ending.
     pub(crate) fn join(&mut self, key: SlabKey, group: &Group) -> bool {
-        self.groups.assert_ours(group);
+        group.assert_of(&self.groups.registry);
         let shard = self.shard as usize;
         let slot = self.sessions.get_mut(key).expect("a session's view does not outlive its slot");
         if !slot.connection.is_open() {
@@ -252,7 +247,7 @@ impl<H: Handler> Local<H> {
         overflow: Overflow,
         except: Option<SessionId>,
     ) -> Reach {
-        self.groups.assert_ours(group);
+        group.assert_of(&self.groups.registry);
         let shard = self.shard as usize;
         let size = match self.groups.encoder.encoded_size(frame) {
             Ok(size) => size,
@@ -290,7 +285,10 @@ impl<H: Handler> Local<H> {
         if log.bytes.len() > LOG_MAX_BYTES {
             self.distribute();
         }
-        Reach::Members(members)
+        let left_out = |id: SessionId| {
+            (id.shard(), id.service()) == (self.shard, self.service) && self.is_in(id.slot(), group)
+        };
+        Reach::Members(members - usize::from(except.is_some_and(left_out)))
     }
 
     /// Gives a session what was published to its groups in this turn, before something else is queued for it, it leaves

@@ -97,7 +97,8 @@ impl<H: Handler> Shard<'_, H> {
         self.local.publish(group, &frame, Overflow::Close, None)
     }
 
-    /// As [`publish`](Self::publish), to everybody but one.
+    /// As [`publish`](Self::publish), to everybody but one. [`Reach::Members`] does not count that one if it lives on this
+    /// shard; whether one on another shard is a member is not known here.
     ///
     /// # Panics
     /// If the group is of another service.

@@ -90,7 +90,7 @@ fn a_room_over_two_shards(driver: DriverChoice) {
             }
         }
     }
-    assert!(bed.remote.publish("room", 0, b"from outside"));
+    bed.remote.publish(&bed.remote.group("room"), 0, b"from outside").unwrap();
     for peer in &mut peers {
         peer.expect(b"from outside\n");
     }
@@ -212,12 +212,16 @@ fn a_group_of_another_service_is_a_mistake_that_says_so() {
     first.post_to_shard(0, move |_, shard| tell.send(shard.group("mine")).unwrap()).unwrap();
     let group = told.recv_timeout(crate::support::PATIENCE).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
+    let other = second.clone();
     let posted = second.post_to_shard(0, move |_, shard| {
         let panic = |call: &mut dyn FnMut()| {
             let call = std::panic::AssertUnwindSafe(call);
             let panic = std::panic::catch_unwind(call).expect_err("it was taken");
             tell.send(panic.downcast_ref::<String>().cloned()).unwrap();
         };
+        panic(&mut || {
+            let _ = other.publish(&group, 0, b"for the others");
+        });
         panic(&mut || {
             let _ = shard.publish(&group, Frame { kind: 0, body: b"for the others" });
         });
@@ -232,7 +236,7 @@ fn a_group_of_another_service_is_a_mistake_that_says_so() {
         });
     });
     posted.unwrap();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let text = told.recv_timeout(crate::support::PATIENCE).unwrap().expect("it says something");
         assert!(text.contains("group `mine` is of another service"), "{text}");
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyport::{
-    Counters, Engine, Frame, GroupInfo, Handler, Limits, Lines, Losses, Overflow, Reach, Remote, SendMarks,
-    Sent, Server, Session, Spread,
+    Counters, Engine, Frame, GroupInfo, Handler, Limits, Lines, Losses, Overflow, PostError, Reach, Remote,
+    SendMarks, Sent, Server, Session, Spread,
     sim::{Behaviour, SimEngine, SimNet, SimPeer},
 };
 
@@ -34,7 +34,10 @@ impl Rooms {
         match verb {
             "join" => assert!(session.join(&group)),
             "leave" => assert!(session.leave(&group)),
-            "tell" => assert!(matches!(shard.publish_except(&group, id, frame), Reach::Members(_))),
+            "tell" => {
+                let reach = shard.publish_except(&group, id, frame);
+                assert_eq!(reach, Reach::Members(group.members() - usize::from(session.is_in(&group))));
+            }
             "say" | "skip" | "drop" | "value" => {
                 assert!(matches!(shard.publish_with(&group, frame, overflow), Reach::Members(_)));
             }
@@ -418,9 +421,12 @@ fn a_publish_says_how_many_it_reaches_and_refuses_what_the_codec_cannot_carry() 
     assert_eq!(bed.lines(&mut peer), ["hello"]);
     let refused = Reach::Refused(anyport::Refusal::FrameTooLarge);
     assert_eq!(told.try_recv().unwrap(), [Reach::Members(1), refused, Reach::Members(0)]);
-    assert!(bed.remote.publish("room", 0, b"from outside"));
-    assert_eq!(bed.lines(&mut peer), ["from outside"]);
+    let group = bed.remote.group("room");
+    bed.remote.publish(&group, 0, b"from outside").unwrap();
+    bed.remote.try_publish(&group, 0, b"and again").unwrap();
+    assert_eq!(bed.lines(&mut peer), ["from outside", "and again"]);
     drop(peer);
     bed.engine.run_for(SOON);
-    bed.end();
+    bed.engine.stop().unwrap();
+    assert_eq!(bed.remote.publish(&group, 0, b"too late"), Err(PostError::Ended));
 }

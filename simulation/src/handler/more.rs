@@ -67,7 +67,8 @@ impl<C: Wire> Everything<C> {
             None => shard.publish_with(&group, frame, overflow),
         };
         let mut ledger = self.shared.ledger();
-        let members = ledger.members(service as usize, which).len();
+        let members = ledger.members(service as usize, which).iter();
+        let members = members.filter(|&&at| Some(ledger.records[at].id) != except).count();
         // On other shards some may have gone meanwhile.
         let ordered = ledger.ordered[service as usize];
         ledger.ensure(!ordered || reach == Reach::Members(members), || {

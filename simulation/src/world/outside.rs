@@ -89,7 +89,8 @@ impl<C: Wire> World<'_, C> {
             ledger.published_outside[service as usize] = true;
         }
         let body = self.shared.messages.stray(publisher, number);
-        remote.publish(GROUP_NAMES[group], 0, &body);
+        // Refused by a shard that has ended or is full: then nobody is sent it.
+        let _ = remote.publish(&remote.group(GROUP_NAMES[group]), 0, &body);
     }
 
     pub(super) fn connect_client(&mut self) {
