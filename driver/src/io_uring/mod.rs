@@ -316,10 +316,13 @@ impl IoUring {
 
     /// Arms receives that ran dry, oldest first, while there are buffers.
     fn feed_starved(&mut self) {
-        for _ in 0..self.buffers.offered() {
+        let mut left = self.buffers.offered();
+        while left > 0 {
             let Some(key) = self.starved.pop_front() else { return };
+            // One that was given up meanwhile takes nobody's place: nothing would wake us for those behind it.
             if self.sockets.get(key.0).is_some_and(|socket| socket.receiving == Receiving::Starved) {
                 self.arm_receive(key);
+                left -= 1;
             }
         }
     }

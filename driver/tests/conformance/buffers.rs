@@ -1,10 +1,16 @@
 //! Receive buffers: sentence 4. A receive holds none while no data is there; running out of them is no end.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use anyport_driver::{Driver, DriverConfig, OpKind, SocketKey};
 
 use crate::bed::{Bed, CANCELLED, CLOSED, CONFIG, Client, Peer, Seen, TWO_BUFFERS, World, pattern};
+
+/// What only a receive that is forgotten takes.
+const LONG: Duration = Duration::from_secs(20);
 
 /// Holds every buffer of the driver: data of one socket, whose receive is then cancelled. Returns that socket.
 fn run_dry<W: World>(bed: &mut Bed<W>) -> (SocketKey, Client<W>) {
@@ -247,6 +253,31 @@ pub(crate) fn s06_a_receive_that_ran_dry_can_be_cancelled<W: World>(seed: u64) {
     bed.recycle_all();
     let receive = bed.receive(socket);
     bed.until("the bytes", |bed| bed.received(receive) == b"later");
+}
+
+pub(crate) fn s06_receives_that_ran_dry_and_were_cancelled_take_nobodys_turn<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::with(seed, TWO_BUFFERS);
+    let mut pairs = bed.pairs(10);
+    let receives: Vec<_> = pairs.iter().map(|(socket, _)| bed.receive(*socket)).collect();
+    bed.settle();
+    let _hog = run_dry(&mut bed);
+    for (_, client) in &mut pairs {
+        client.feed(b"x");
+        bed.settle();
+    }
+    let (last, given_up) = receives.split_last().expect("ten");
+    for (at, receive) in given_up.iter().enumerate() {
+        bed.cancel(pairs[at].0, OpKind::Receive);
+        assert_eq!(bed.end(*receive), CANCELLED);
+    }
+    bed.holds = false;
+    bed.recycle_all();
+    // In one wait: short ones would find it after all.
+    let start = bed.driver().now();
+    while bed.received(*last).is_empty() {
+        bed.wait(Some(LONG));
+        assert!(bed.driver().now() - start < LONG, "it was forgotten");
+    }
 }
 
 pub(crate) fn s10_a_socket_that_ran_dry_can_be_closed<W: World>(seed: u64) {

@@ -135,6 +135,7 @@ macro_rules! suite {
                     s04_large_buffers_carry_large_pieces,
                     s04_small_buffers_carry_small_pieces,
                     s06_a_receive_that_ran_dry_can_be_cancelled,
+                    s06_receives_that_ran_dry_and_were_cancelled_take_nobodys_turn,
                     s10_a_socket_that_ran_dry_can_be_closed,
                     s04_a_lease_of_another_driver_is_refused,
                 ]
