@@ -39,13 +39,17 @@ pub(crate) trait World: Clone {
     type Driver: Driver;
     type Peer: Peer;
     type PeerListener: PeerListener<Peer = Self::Peer>;
-    /// The module that the suite is instantiated in.
+    /// The driver, without what stands in front of it.
     const NAME: &'static str;
     /// A case runs once with each.
     const SEEDS: Range<u64>;
     /// Twice what the two ends of a connection buffer, and more.
     const HUGE: usize;
 
+    /// The module that the suite is instantiated in.
+    fn module() -> String {
+        Self::NAME.to_owned()
+    }
     fn new(seed: u64) -> Self;
     fn driver(&self, config: DriverConfig) -> Self::Driver;
     fn connect(&self, address: SocketAddr) -> std::io::Result<Self::Peer>;
@@ -490,7 +494,7 @@ impl<W: World> Bed<W> {
         let mut text = format!(
             "{why}\nseed {}, driver {}; in flight: {:?}; seen last:\n",
             self.seed,
-            W::NAME,
+            W::module(),
             self.in_flight
         );
         for (token, seen) in &self.log[self.log.len().saturating_sub(SHOWN)..] {
@@ -600,7 +604,7 @@ impl Chance {
 }
 
 /// Names the seed if the case fails.
-struct SeedNote(u64, &'static str);
+struct SeedNote(u64, String);
 
 impl Drop for SeedNote {
     fn drop(&mut self) {
@@ -612,6 +616,10 @@ impl Drop for SeedNote {
 
 /// Runs a case with every seed of its world, or with the one in `ANYPORT_SEED`.
 pub(crate) fn run<W: World>(case: fn(u64)) {
+    // The harness names threads after cases; the first thread, which runs them if there is but one, has its own name.
+    if let Some(name) = std::thread::current().name().filter(|name| *name != "main") {
+        assert!(name.starts_with(&format!("{}::", W::module())), "{name} is not in {}", W::module());
+    }
     let seeds = match std::env::var("ANYPORT_SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("ANYPORT_SEED is a number");
@@ -620,7 +628,7 @@ pub(crate) fn run<W: World>(case: fn(u64)) {
         Err(_) => W::SEEDS,
     };
     for seed in seeds {
-        let _note = SeedNote(seed, W::NAME);
+        let _note = SeedNote(seed, W::module());
         case(seed);
         #[cfg(all(guard_pages, target_os = "linux"))]
         assert_eq!(anyport_guard::counts().unguarded, 0, "a case needs more allocations than can be guarded");

@@ -26,7 +26,7 @@ pub(crate) fn alone_in<W: World>(theme: &str, name: &str, shell: &str, case: imp
     let output = Command::new("sh")
         .args(["-c", &format!("{shell}\nexec \"$0\" \"$@\"")])
         .arg(suite)
-        .args([&format!("{}::{theme}::{name}", W::NAME), "--exact", "--nocapture", "--test-threads=1"])
+        .args([&format!("{}::{theme}::{name}", W::module()), "--exact", "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
         .output()
         .expect("the suite starts again");

@@ -70,6 +70,10 @@ impl<S: System> World for OnUnix<S> {
     const SEEDS: Range<u64> = 0..1;
     const HUGE: usize = OnSystem::<S>::HUGE;
 
+    fn module() -> String {
+        format!("{}_unix", S::module())
+    }
+
     fn new(_: u64) -> Self {
         static WORLDS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -444,12 +444,12 @@ suite! { relay_sim_sluggish, crate::relayed::Stepped<crate::simulated::Simulated
 #[cfg(unix)]
 suite! { relay_readiness, crate::relayed::Stepped<crate::system::OnSystem<crate::system::OnReadiness>>; }
 #[cfg(unix)]
-suite! { relay_readiness_threads, crate::system::OnSystem<crate::relayed::Threaded<crate::system::OnReadiness>>; }
+system_suite! { relay_readiness_threads, crate::relayed::Threaded<crate::system::OnReadiness> }
 #[cfg(target_os = "linux")]
 suite! { relay_io_uring, crate::relayed::Stepped<crate::system::OnSystem<crate::system::OnIoUring>>; }
 #[cfg(target_os = "linux")]
-suite! { relay_io_uring_threads, crate::system::OnSystem<crate::relayed::Threaded<crate::system::OnIoUring>>; }
+system_suite! { relay_io_uring_threads, crate::relayed::Threaded<crate::system::OnIoUring> }
 #[cfg(windows)]
 suite! { relay_iocp, crate::relayed::Stepped<crate::system::OnSystem<crate::system::OnIocp>>; }
 #[cfg(windows)]
-suite! { relay_iocp_threads, crate::system::OnSystem<crate::relayed::Threaded<crate::system::OnIocp>>; }
+system_suite! { relay_iocp_threads, crate::relayed::Threaded<crate::system::OnIocp> }

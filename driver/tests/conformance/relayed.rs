@@ -83,6 +83,10 @@ impl<W: World<Driver: 'static>> World for Stepped<W> {
     const SEEDS: Range<u64> = W::SEEDS;
     const HUGE: usize = W::HUGE;
 
+    fn module() -> String {
+        format!("relay_{}", W::module())
+    }
+
     fn new(seed: u64) -> Self {
         Self(W::new(seed))
     }
@@ -143,6 +147,10 @@ impl Drop for OtherThread {
 impl<S: System> System for Threaded<S> {
     type Driver = Relay;
     const NAME: &'static str = S::NAME;
+
+    fn module() -> String {
+        format!("relay_{}_threads", S::module())
+    }
 
     fn open(config: DriverConfig) -> io::Result<Relay> {
         let (seat, end) = link();

@@ -22,6 +22,10 @@ pub(crate) trait System: Sized {
     type Driver: Driver;
     const NAME: &'static str;
 
+    /// As [`World::module`].
+    fn module() -> String {
+        Self::NAME.to_owned()
+    }
     fn open(config: DriverConfig) -> std::io::Result<Self::Driver>;
     /// As [`World::come_through`].
     fn come_through(_driver: &mut Self::Driver) {}
@@ -43,6 +47,10 @@ impl<S: System> World for OnSystem<S> {
     const NAME: &'static str = S::NAME;
     const SEEDS: Range<u64> = 0..1;
     const HUGE: usize = 32 << 20;
+
+    fn module() -> String {
+        S::module()
+    }
 
     fn new(_: u64) -> Self {
         Self(PhantomData)
