@@ -66,7 +66,7 @@ fn talk<C: Codec>(options: &Connect, codec: &C) -> Outcome {
     let (sender, events) = channel();
     let is_terminal = io::stdout().is_terminal();
     let terminal = if io::stdin().is_terminal() && is_terminal { Terminal::open() } else { None };
-    let modes = Arc::new(if terminal.is_some() { Modes::of_now() } else { Modes::default() });
+    let modes = Arc::new(if terminal.is_some() { Modes::of_now() } else { Modes::none() });
     let (terminal, sink) = match terminal {
         Some((terminal, screen, printer)) => (Some((terminal, printer)), Sink::Terminal(screen)),
         None => (None, Sink::Output { is_terminal }),

@@ -16,10 +16,14 @@ mod imp {
     /// What the editor asked for besides: that pasted text is marked. And the prompt of the shell has its own line.
     const AFTERWARDS: &[u8] = b"\x1b[?2004l\r\n";
 
-    #[derive(Default)]
     pub(crate) struct Modes(Mutex<Option<Termios>>);
 
     impl Modes {
+        /// Nothing to be given back.
+        pub(crate) fn none() -> Self {
+            Self(Mutex::new(None))
+        }
+
         /// Those of now, if standard input is a terminal.
         pub(crate) fn of_now() -> Self {
             Self(Mutex::new(tcgetattr(io::stdin()).ok()))
@@ -47,10 +51,13 @@ mod imp {
 
 #[cfg(not(unix))]
 mod imp {
-    #[derive(Default)]
     pub(crate) struct Modes;
 
     impl Modes {
+        pub(crate) fn none() -> Self {
+            Self
+        }
+
         pub(crate) fn of_now() -> Self {
             Self
         }
