@@ -76,7 +76,7 @@ pub enum ConnectError {
     },
     /// The text is no address.
     Address(crate::Error),
-    /// The shard has as many jobs waiting as it may: ask again later.
+    /// The shard has as many jobs, or offline sessions to be accepted, waiting as it may: ask again later.
     Full,
     /// The engine has ended, or is ending.
     Ended,
@@ -99,7 +99,7 @@ impl fmt::Display for ConnectError {
             }
             Self::Address(error) => error.fmt(f),
             Self::Full => {
-                f.write_str("the shard's mailbox is full: ask again later, or raise mailbox_max_jobs")
+                f.write_str("as much waits for the shard as may: ask again later, or raise mailbox_max_jobs")
             }
             Self::Ended => f.write_str("the engine has ended, or is ending: nothing is connected any more"),
         }

@@ -329,7 +329,7 @@ impl Engine {
     /// As for [`start`](Self::start); or if a shard fails while running.
     #[cfg(feature = "signals")]
     pub fn run(self) -> Result<()> {
-        crate::signals::stop_on_termination(&self.stop)?;
+        let _while_it_runs = crate::signals::stop_on_termination(&self.stop)?;
         self.start()?.join()
     }
 
@@ -708,7 +708,7 @@ impl Running {
             first = first.and(result.unwrap_or_else(|_| Err(Error::Shard { shard, source: panicked() })));
         }
         // Last: what sessions offloaded as they ended is done, too.
-        self.desk.stop(self.stop.phase() == Phase::Abort);
+        self.desk.stop(self.stop.phase() == Phase::Abort, self.stop.ends_at());
         first
     }
 

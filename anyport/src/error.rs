@@ -214,6 +214,7 @@ impl std::error::Error for Error {
             | Self::Driver(source)
             | Self::File { source, .. }
             | Self::Pool(source)
+            | Self::LogicThread { source, .. }
             | Self::Shard { source, .. } => Some(source),
             Self::Limit(limit) => Some(limit),
             _ => None,
@@ -224,5 +225,26 @@ impl std::error::Error for Error {
 impl From<InvalidLimit> for Error {
     fn from(limit: InvalidLimit) -> Self {
         Self::Limit(limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_said_is_the_source() {
+        let said = || io::Error::other("it said so");
+        let errors = [
+            Error::Driver(said()),
+            Error::Pool(said()),
+            Error::Shard { shard: 0, source: said() },
+            Error::LogicThread { thread: 0, source: said() },
+            Error::File { path: "a".into(), source: said() },
+        ];
+        for error in errors {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            assert_eq!(source.as_deref(), Some("it said so"), "{error}");
+        }
     }
 }

@@ -21,6 +21,8 @@ use crate::offload::OffloadError;
 
 /// Threads besides those that may run at once, unless the configuration says how many there are.
 const RESERVE: usize = 16;
+/// What threads that have nothing to do need to end, and may take when the time is up already.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Sizes of the pool that work is offloaded to ([`Session::offload`](crate::Session::offload)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,7 +37,8 @@ pub struct PoolConfig {
     pub queue_max: usize,
     /// How long an engine that ends, all its sessions gone, waits for work that was accepted. Default 10 s. Then what
     /// has not begun is dropped, and threads that still work are left behind; both are logged. An engine that is
-    /// aborted drops what has not begun at once.
+    /// aborted drops what has not begun at once; one that is to end within a time
+    /// ([`Stop::drain_within`](crate::Stop::drain_within)) waits no longer than until then.
     pub stop_timeout: Duration,
 }
 
@@ -155,18 +158,24 @@ impl LogicPool {
     /// Ends the threads: when they have done what was accepted, or at the time-out. `at_once` drops what has not begun.
     /// Doing it twice is doing it once.
     pub(crate) fn stop(&self, at_once: bool) {
+        self.stop_until(at_once, None);
+    }
+
+    /// As [`stop`](Self::stop), and at this time at the latest.
+    pub(crate) fn stop_until(&self, at_once: bool, latest: Option<Instant>) {
+        let left = latest.map(|latest| latest.saturating_duration_since(Instant::now()).max(MOMENT));
+        let timeout = left.unwrap_or(Duration::MAX).min(self.stop_timeout);
         self.port.close();
         if at_once {
             self.cancel_queued();
         }
-        let all_gone = self.crew.wait_until_gone(self.stop_timeout);
+        let all_gone = self.crew.wait_until_gone(timeout);
         if !all_gone {
             self.cancel_queued();
             let counters = self.port.counters();
             let still = counters.running + counters.blocked;
             log::error!(
-                "{still} threads of the pool still work {:?} after the end of the engine; they are left behind",
-                self.stop_timeout
+                "{still} threads of the pool still work {timeout:?} after the end of the engine; they are left behind"
             );
         }
         for thread in lock(&self.threads).drain(..).filter(|thread| all_gone || thread.is_finished()) {

@@ -57,7 +57,7 @@ impl<H: Handler> Remote<H> {
     /// has started it waits for that.
     ///
     /// # Errors
-    /// If the service is not offline, or the engine has ended or is ending.
+    /// If the service is not offline, 4,096 wait to be accepted there already, or the engine has ended or is ending.
     pub fn open_offline(&self) -> Result<OfflinePeer, ConnectError> {
         self.open_offline_on(self.places.next_shard(self.shards()))
     }
@@ -72,7 +72,7 @@ impl<H: Handler> Remote<H> {
         }
         let hub = self.places.hubs.get(shard).ok_or(ConnectError::Ended)?;
         hub.connect().map(OfflinePeer).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => ConnectError::AtCapacity { sessions_max: self.places.sessions_max },
+            io::ErrorKind::WouldBlock => ConnectError::Full,
             _ => ConnectError::Ended,
         })
     }

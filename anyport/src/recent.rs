@@ -55,7 +55,11 @@ impl Recent {
 
     /// Those of all shards, the last one first.
     pub(crate) fn of_all(shards: &[Arc<Self>]) -> Vec<Closed> {
-        let mut all: Vec<_> = shards.iter().flat_map(|shard| shard.ring().clone()).collect();
+        let mut all: Vec<Closed> = Vec::new();
+        for shard in shards {
+            // Those that ended in one turn have the same time, and keep this order.
+            all.extend(shard.ring().iter().rev());
+        }
         all.sort_by_key(|closed| std::cmp::Reverse(closed.at));
         all
     }
@@ -72,6 +76,13 @@ mod tests {
 
     use super::*;
 
+    /// `Limits::recent_closed_max` says what one takes.
+    #[test]
+    fn one_takes_as_much_as_is_said() {
+        let size = size_of::<Closed>();
+        assert!(size <= 120, "{size} bytes");
+    }
+
     #[test]
     fn the_last_ones_are_kept_and_the_ring_does_not_grow() {
         let recent = Recent::new(3);
@@ -82,7 +93,8 @@ mod tests {
                 id: SessionId::new(0, 0, SlabKey { index, generation: 1 }),
                 peer: PeerAddress::Unix,
                 reason: CloseReason::PeerClosed,
-                at: start + Duration::from_secs(u64::from(index)),
+                // Two in each turn.
+                at: start + Duration::from_secs(u64::from(index / 2)),
                 lasted: Duration::ZERO,
                 traffic: Traffic::default(),
             });

@@ -1,7 +1,7 @@
 //! Requests to end end engines.
 
 use std::{
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -14,17 +14,34 @@ use crate::{
 static STOPS: Mutex<Vec<Stop>> = Mutex::new(Vec::new());
 static HANDLER: OnceLock<std::result::Result<(), String>> = OnceLock::new();
 
+/// An engine that ends on the next request, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Registered(Stop);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        stops().retain(|stop| !stop.is(&self.0));
+    }
+}
+
+fn stops() -> MutexGuard<'static, Vec<Stop>> {
+    STOPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ends the engine when the process is asked to end: the first request drains, a second aborts.
-pub(crate) fn stop_on_termination(stop: &Stop) -> Result<()> {
-    STOPS.lock().unwrap_or_else(PoisonError::into_inner).push(stop.clone());
+pub(crate) fn stop_on_termination(stop: &Stop) -> Result<Registered> {
+    stops().push(stop.clone());
+    let registered = Registered(stop.clone());
     let installed = HANDLER.get_or_init(|| {
         install(|_| {
-            for stop in STOPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for stop in stops().iter() {
                 stop.signal();
             }
         })
     });
-    installed.clone().map_err(Error::Signals)
+    installed.clone().map_err(Error::Signals)?;
+    Ok(registered)
 }
 
 /// Calls `handler` each time the process is asked to end, on a thread of its own: at SIGINT, SIGTERM and SIGHUP, or
@@ -51,4 +68,22 @@ fn install(handler: impl Fn(Option<Duration>) + Send + 'static) -> std::result::
 #[cfg(windows)]
 fn install(handler: impl Fn(Option<Duration>) + Send + Sync + 'static) -> std::result::Result<(), String> {
     anyport_driver::machine::on_console_end(handler).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_has_ended_is_not_held() {
+        let (first, second) = (Stop::default(), Stop::default());
+        let is_there = |wanted: &Stop| stops().iter().any(|stop| stop.is(wanted));
+        let registered = stop_on_termination(&first).unwrap();
+        let other = stop_on_termination(&second).unwrap();
+        assert!(is_there(&first) && is_there(&second));
+        drop(registered);
+        assert!(!is_there(&first) && is_there(&second));
+        drop(other);
+        assert!(!is_there(&second));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyport_driver::Waker;
@@ -35,6 +35,8 @@ struct Shared {
     phase: AtomicU8,
     /// How far below `u64::MAX` nanoseconds a drain may take in all: the greater, the shorter.
     hurry: AtomicU64,
+    /// When that is over, for what is not a shard's: counted from the call.
+    ends_at: Mutex<Option<Instant>>,
     wakers: Mutex<Vec<Waker>>,
 }
 
@@ -51,6 +53,10 @@ impl Stop {
         let nanoseconds = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
         // Relaxed, as the phase: whoever is woken looks at both.
         self.shared.hurry.fetch_max(u64::MAX - nanoseconds, Ordering::Relaxed);
+        let end = Instant::now().checked_add(within);
+        let mut ends_at = self.shared.ends_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *ends_at = ends_at.into_iter().chain(end).min();
+        drop(ends_at);
         self.raise(DRAIN);
     }
 
@@ -84,6 +90,17 @@ impl Stop {
     pub(crate) fn within(&self) -> Option<Duration> {
         let hurry = self.shared.hurry.load(Ordering::Relaxed);
         (hurry > 0).then(|| Duration::from_nanos(u64::MAX - hurry))
+    }
+
+    /// When a drain that may take only so long is over.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        *self.shared.ends_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if it ends the same engine.
+    #[cfg(feature = "signals")]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -33,6 +33,8 @@ pub enum FaultKind {
     /// No space is left for a file, or it may not grow: the disk, a quota, the process's limit.
     // Last: digests of simulated runs hold the numbers of the others.
     NoSpace,
+    /// A limit of our own is reached: `sessions_max`.
+    AtCapacity,
 }
 
 /// What a server does about a [`Fault`]: the classes into which engines on completion ports sort their errors.
@@ -67,7 +69,9 @@ impl FaultKind {
     pub const fn class(self) -> FaultClass {
         match self {
             Self::TimedOut => FaultClass::Timeout,
-            Self::NoDescriptors | Self::NoMemory | Self::AddressInUse => FaultClass::Recoverable,
+            Self::NoDescriptors | Self::NoMemory | Self::AddressInUse | Self::AtCapacity => {
+                FaultClass::Recoverable
+            }
             Self::PeerReset | Self::Refused | Self::Unreachable => FaultClass::PeerGone,
             Self::Cancelled => FaultClass::Aborted,
             Self::InvalidSocket => FaultClass::PortClosed,
@@ -119,6 +123,7 @@ impl fmt::Display for Fault {
             FaultKind::NotPermitted => "not permitted",
             FaultKind::InvalidSocket => "no such socket or file, or not in a state for this",
             FaultKind::Other => "system error",
+            FaultKind::AtCapacity => "there are as many sessions as sessions_max allows",
             FaultKind::NoSpace => "no space left for the file (disk, quota, or the limit `ulimit -f`)",
         };
         if self.code == 0 { f.write_str(text) } else { write!(f, "{text} (os error {})", self.code) }

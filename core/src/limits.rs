@@ -139,7 +139,7 @@ pub struct Limits {
     /// Most jobs that wait for a shard, in its mailbox of this service. What is posted beyond waits for room or is
     /// refused (`PostError::Full`), and counted. Range 1 to 16,777,216. Default 65,536.
     pub mailbox_max_jobs: usize,
-    /// How many of the sessions that ended last each shard remembers, for whoever looks. 96 bytes each. At most
+    /// How many of the sessions that ended last each shard remembers, for whoever looks. 120 bytes each. At most
     /// 65,536. Default 64.
     pub recent_closed_max: usize,
     /// Stop reading from a session while its send queue is above `high_water_bytes`, so that a peer that

@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Instant,
 };
 
 use anyport_driver::PortError;
@@ -70,12 +71,12 @@ impl Desk {
         Some(pool.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the threads, if there are any: [`LogicPool::stop`].
-    pub(crate) fn stop(&self, at_once: bool) {
+    /// Ends the threads, if there are any: [`LogicPool::stop_until`].
+    pub(crate) fn stop(&self, at_once: bool, latest: Option<Instant>) {
         if let Kind::Threads(pool) = &self.kind
             && let Some(Ok(pool)) = pool.get()
         {
-            pool.stop(at_once);
+            pool.stop_until(at_once, latest);
         }
     }
 

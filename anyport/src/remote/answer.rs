@@ -240,11 +240,17 @@ impl<T> Answers<T> {
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
+    ///
+    /// # Panics
+    /// If they were taken already.
     pub fn wait_timeout(&mut self, most: Duration) -> Result<Vec<T>, AskError> {
         self.wait_until(Instant::now().checked_add(most))
     }
 
     /// All of them, if they are there. Never waits.
+    ///
+    /// # Panics
+    /// If they were taken already.
     pub fn try_take(&mut self) -> Option<Result<Vec<T>, AskError>> {
         let got = self.each(|answer| answer.try_take().map_or(Err(None), |result| result.map_err(Some)));
         match got {
@@ -263,6 +269,7 @@ impl<T> Answers<T> {
         &mut self,
         mut take: impl FnMut(&mut Answer<Vec<T>>) -> Result<Vec<T>, E>,
     ) -> Result<Vec<T>, E> {
+        assert!(!self.parts.is_empty(), "answers are taken once");
         for part in &mut self.parts {
             if let Part::Waiting(answer) = part {
                 *part = Part::There(take(answer)?);
@@ -273,6 +280,8 @@ impl<T> Answers<T> {
     }
 }
 
+/// # Panics
+/// When they are polled after they were ready.
 impl<T: Unpin> Future for Answers<T> {
     type Output = Result<Vec<T>, AskError>;
 
@@ -287,5 +296,26 @@ impl<T: Unpin> Future for Answers<T> {
             Err(Some(error)) => Poll::Ready(Err(error)),
             Err(None) => Poll::Pending,
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn answers_are_taken_once_as_an_answer_is() {
+        let (teller, one) = answer(AskError::Ended);
+        teller.tell(vec![1]);
+        let mut answers = Answers::of(std::iter::once(one));
+        assert_eq!(answers.try_take(), Some(Ok(vec![1])));
+        let again = catch_unwind(AssertUnwindSafe(|| answers.try_take()));
+        assert!(again.is_err(), "{again:?}");
+        let (teller, mut one) = answer(AskError::Ended);
+        teller.tell(1);
+        assert_eq!(one.try_take(), Some(Ok(1)));
+        assert!(catch_unwind(AssertUnwindSafe(|| one.try_take())).is_err());
     }
 }

@@ -28,7 +28,7 @@ impl<H: Handler> ServiceShard<H> {
 
     fn dial_seat<D: Driver>(&mut self, io: &mut D, seat: SeatKey) {
         if !self.dialing().take_place(seat) {
-            return self.not_opened(seat, Fault::of(FaultKind::NoDescriptors));
+            return self.not_opened(seat, Fault::of(FaultKind::AtCapacity));
         }
         let (to, options) = (self.dialing().to(seat).clone(), self.dialing().orders.options);
         let socket = match io.open(&to, &options) {
@@ -44,7 +44,7 @@ impl<H: Handler> ServiceShard<H> {
         let Some(key) = self.local.sessions.insert_with(|_| slot) else {
             io.submit(self.listener_token(), Op::Close { socket });
             self.live.leave();
-            return self.not_opened(seat, Fault::of(FaultKind::NoDescriptors));
+            return self.not_opened(seat, Fault::of(FaultKind::AtCapacity));
         };
         let deadline = self.local.deadline(self.local.limits.connect_timeout);
         let limit = self.local.wheel.set(deadline, TimerEvent::ConnectTimeout(seat));

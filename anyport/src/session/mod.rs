@@ -10,7 +10,7 @@ mod watch;
 
 use std::time::Duration;
 
-use anyport_core::{CloseReason, SessionId, SlabKey, State};
+use anyport_core::{CloseReason, SessionId, SlabKey};
 use anyport_driver::PeerAddress;
 
 pub(crate) use local::{Local, TimerEvent};
@@ -142,10 +142,5 @@ impl<H: Handler> Session<'_, H> {
     pub fn close(&mut self, reason: CloseReason) {
         self.local.slot(self.key).connection.close(reason);
         self.local.mark(self.key);
-    }
-
-    /// Where it is in its life.
-    pub fn connection_state(&mut self) -> State {
-        self.local.slot(self.key).connection.state()
     }
 }

@@ -169,3 +169,21 @@ fn a_stop_drains_and_then_nothing_opens(driver: DriverChoice) {
     running.join().unwrap();
     assert!(matches!(remote.open_offline(), Err(ConnectError::Ended)));
 }
+
+#[test]
+fn an_engine_that_does_not_accept_is_full_and_has_no_sessions() {
+    let (tell, _told) = Events::new();
+    let mut engine = Engine::new().unwrap().shards(1).unwrap();
+    let server = Server::offline(Lines::default());
+    let remote = engine.add_server(server, move |_| Echo::new(tell.clone())).unwrap();
+    let mut waiting = Vec::new();
+    let refused = loop {
+        assert!(waiting.len() <= 4_096, "nothing bounds those who wait");
+        match remote.open_offline() {
+            Ok(peer) => waiting.push(peer),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, ConnectError::Full), "{refused}");
+    assert_eq!(waiting.len(), 4_096);
+}

@@ -29,6 +29,7 @@ on_every_driver! {
     who_blocks_in_the_pool_is_replaced
     a_drain_waits_for_results_and_the_answers_go_out
     a_drain_does_not_wait_longer_than_its_deadline
+    a_hard_end_does_not_wait_for_work
     what_ends_a_session_may_still_be_saved
     an_engine_that_offloads_nothing_has_no_pool
 }
@@ -383,6 +384,22 @@ fn a_drain_does_not_wait_longer_than_its_deadline(driver: DriverChoice) {
     // It was done, and nobody told.
     assert_eq!(running.pool_counters().done, 1);
     assert!(told.try_recv().is_err());
+}
+
+fn a_hard_end_does_not_wait_for_work(driver: DriverChoice) {
+    let (open, pass) = door();
+    let pool = PoolConfig { stop_timeout: PATIENCE, ..threads(1) };
+    let office = Office::open(driver, pool, Limits::default(), waits(pass));
+    let mut peer = office.peer();
+    peer.send(b"wait\nand this\n");
+    office.counters_when(|counters| counters.queued == 1);
+    let Office { mut running, told: _told } = office;
+    running.stopper().drain_within(Duration::from_millis(10));
+    running.wait().unwrap();
+    // One is worked on still, the other was dropped.
+    let counters = running.pool_counters();
+    assert_eq!((counters.done, counters.cancelled), (0, 1));
+    drop(open);
 }
 
 /// Saves its sessions when they end.
