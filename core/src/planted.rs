@@ -211,6 +211,12 @@ bugs! {
     DeafWhenFull: "R13",
     /// Timers are told twice.
     TimerTwice: "R37",
+    /// A timer of a session that is ending is told.
+    SessionTimerAfterEnd: "R37",
+    /// That offloaded work panicked is not told.
+    PanickedWorkNotTold: "R29",
+    /// A connection is opened again without its wait.
+    ReconnectWithoutWait: "R30",
 }
 
 impl Bug {
@@ -232,7 +238,8 @@ impl Bug {
         self == Self::NewestDropped
     }
 
-    /// True if it lies in what the fuzzed handler does not do: publish to groups, send what may be lost.
+    /// True if it lies in what the fuzzed services and their handler do not do: publish to groups, send what may be lost,
+    /// set timers of sessions, offload, reconnect.
     pub fn is_for_simulation_only(self) -> bool {
         matches!(
             self,
@@ -242,10 +249,14 @@ impl Bug {
                 | Self::MemberForgotten
                 | Self::ExceptIgnored
                 | Self::GroupsOutOfOrder
+                | Self::SessionTimerAfterEnd
+                | Self::PanickedWorkNotTold
+                | Self::ReconnectWithoutWait
         )
     }
 
-    /// True if it lies in limits that neither the simulated services nor the fuzzed ones set: `anyport/tests/sim/limits.rs`
+    /// True if it lies in limits that the fuzzed services do not set, and that the simulated ones either do not set or keep
+    /// no rule of (how much of a turn somebody may have, when exactly a deadline passes): `anyport/tests/sim/limits.rs`
     /// finds it.
     pub fn is_for_limits_only(self) -> bool {
         matches!(

@@ -274,6 +274,8 @@ impl Ledger {
         let half_closed = self.has_cause(at, CloseReason::PeerClosed);
         let open = &mut self.open[id.service() as usize];
         *open = open.saturating_sub(1);
+        let nobody_queues = self.leaving && reason == CloseReason::SendBudget;
+        self.ensure(!nobody_queues, || format!("session {id} ended as {reason:?}, and every queue is empty"));
         self.ensure(before.is_none(), || format!("session {id} ended twice: {before:?}, then {reason:?}"));
         if self.canary && reason == CloseReason::PeerClosed {
             let paused = self.records.iter().filter(|other| other.closed.is_none() && other.paused).count();

@@ -1,6 +1,9 @@
 //! Connections that are opened: the first time, again, and when somebody asks for one.
 
-use anyport_core::{CloseReason, Connection, Fault, FaultKind, SlabKey, State};
+use anyport_core::{
+    CloseReason, Connection, Fault, FaultKind, SlabKey, State,
+    planted::{Bug, planted},
+};
 use anyport_driver::{Driver, Op};
 
 use super::{ServiceShard, token};
@@ -108,6 +111,7 @@ impl<H: Handler> ServiceShard<H> {
 
     fn follow(&mut self, seat: SeatKey, next: Option<std::time::Duration>) {
         if let Some(wait) = next.filter(|_| !self.ending) {
+            let wait = if planted(Bug::ReconnectWithoutWait) { std::time::Duration::ZERO } else { wait };
             let deadline = self.local.deadline(wait);
             let timer = self.local.wheel.set(deadline, TimerEvent::Dial(seat));
             return self.dialing().wait(seat, timer);

@@ -6,7 +6,11 @@
 
 use std::time::Duration;
 
-use anyport_core::{SlabKey, TimerHandle, TimerWheel, wheel};
+use anyport_core::{
+    SlabKey, TimerHandle, TimerWheel,
+    planted::{Bug, planted},
+    wheel,
+};
 
 use super::{Local, TimerEvent};
 use crate::handler::{Handler, TimerKey};
@@ -170,6 +174,7 @@ impl<H: Handler> Local<H> {
     pub(crate) fn timer_falls_due(&mut self, owner: Owner, key: TimerKey, nth: u32) -> bool {
         let now = self.nanoseconds_now();
         if let Owner::Session(session) = owner
+            && !planted(Bug::SessionTimerAfterEnd)
             && !self.sessions.get(session).is_some_and(|slot| slot.connection.is_open())
         {
             return false;

@@ -292,7 +292,9 @@ impl<C: Wire> Everything<C> {
             (true, true) => Sent::Queued,
         };
         let ledger = &mut *shared.ledger();
+        // When everybody has gone the queues are empty, and so are the budgets.
         let over_budget = was_open
+            && !ledger.leaving
             && shared.limits.service_queue_max_bytes.is_some()
             && sent == Sent::Refused(Refusal::OverBudget);
         ledger.ensure(sent == expected || over_budget, || {
