@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 /// Steps within which every planted bug must be found.
-pub const STEPS_MAX: u64 = 10_000_000;
+pub const STEPS_MAX: u64 = 40_000_000;
 /// Steps that each seed is planned for in this search.
 pub const STEPS_OF_SEED: u64 = 3_000;
 
