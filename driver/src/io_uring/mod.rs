@@ -48,7 +48,7 @@ use std::{
 };
 
 use anyport_core::{Fault, FaultKind, SendBatch, Slab};
-use io_uring::{cqueue, opcode, types};
+use io_uring::{cqueue, opcode, squeue, types};
 use rustix::{event::EventfdFlags, io::Errno};
 
 pub use probe::{Features, probe};
@@ -78,8 +78,9 @@ use crate::{
     wake::Waker,
 };
 
-/// Waits for the kernel to give everything back when a driver is dropped; beyond it memory is leaked instead.
-const JOIN_WAITS_MAX: usize = 1_000;
+/// How long a dropped driver waits for the kernel to give everything back: a disk may take long, and what it is at cannot
+/// be cancelled. Beyond it memory is leaked instead.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// The driver. Needs Linux 6.1 (deferred task work); better from 6.12 on (incremental buffers).
 pub struct IoUring {
@@ -475,11 +476,11 @@ impl Drop for IoUring {
     /// Cancels everything and waits until the kernel has given every buffer back.
     fn drop(&mut self) {
         let builder = types::CancelBuilder::any().all();
-        let cancel = opcode::AsyncCancel2::new(builder).build().user_data(Tag::Ignored.plain());
-        for _ in 0..JOIN_WAITS_MAX {
-            if self.ring.owed() == 0 {
-                return;
-            }
+        // Silent: a completion of its own would end the wait below, every time.
+        let cancel = opcode::AsyncCancel2::new(builder).build().flags(squeue::Flags::SKIP_SUCCESS);
+        let cancel = cancel.user_data(Tag::Ignored.plain());
+        let until = Instant::now() + JOIN_WAIT;
+        while self.ring.owed() > 0 && Instant::now() < until {
             // Again each time: what was cancelled may have been replaced by what was queued behind it.
             // SAFETY: a cancel points at nothing.
             unsafe { self.ring.push_unowed(&cancel) };

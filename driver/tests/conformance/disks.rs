@@ -74,6 +74,21 @@ pub(crate) fn s14_files_give_their_descriptors_back<W: Disk>(seed: u64) {
     });
 }
 
+/// Nobody can cancel what a disk is at: dropping waits for it, and frees all the same.
+pub(crate) fn s01_dropping_with_a_sync_in_flight<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let folder = bed.world.folder();
+    let address = bed.door().address;
+    let (_, mut client) = bed.pair();
+    let file = bed.open_file(&folder.file("a.log"));
+    bed.append_whole(file, &pattern(seed, 32 << 20));
+    bed.submit(Op::Sync { file });
+    bed.step();
+    bed.drop_driver();
+    bed.until("the end of the connection", |_| client.has_ended());
+    assert!(bed.world.connect(address).is_err(), "somebody listens still");
+}
+
 /// To open one would wait for a reader.
 pub(crate) fn s14_a_pipe_is_no_file_to_append_to<W: Disk>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);

@@ -303,6 +303,7 @@ macro_rules! system_suite {
                 s14_files_give_their_descriptors_back,
                 s14_a_pipe_is_no_file_to_append_to,
                 s14_a_private_file_is_its_owners,
+                s01_dropping_with_a_sync_in_flight,
             ]
         }
     };
