@@ -231,6 +231,8 @@ pub struct PortCounters {
     pub queued: usize,
     /// Threads that wait.
     pub waiting: usize,
+    /// Threads that wait for room to post.
+    pub posting: usize,
     /// Threads that have a packet and count. Windows does not tell who blocks: there, all that have a packet.
     pub running: usize,
     /// Threads that have a packet and block, as far as is known. Always 0 on Windows.

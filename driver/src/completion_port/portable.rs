@@ -93,8 +93,6 @@ impl<T: Send> Portable<T> {
         let mut schedule = self.lock();
         let wakes = schedule.close();
         self.wake(schedule, wakes);
-        // Whoever waits for room has waited in vain.
-        self.room.notify_all();
     }
 
     pub(crate) fn take_queued(&self) -> Vec<T> {
@@ -110,6 +108,7 @@ impl<T: Send> Portable<T> {
         PortCounters {
             queued: schedule.queued(),
             waiting: schedule.waiting(),
+            posting: schedule.posters,
             running: schedule.running(),
             blocked: schedule.blocked(),
             posted: totals.posted,

@@ -237,6 +237,11 @@ mod tests {
     }
 
     #[test]
+    fn three_looks_are_a_few_milliseconds() {
+        assert!(LOOK_EVERY * 3 <= Duration::from_millis(5), "sentence 4 promises a few");
+    }
+
+    #[test]
     fn a_look_at_another_packet_is_forgotten() {
         let mut looks = Looks::default();
         let asleep = One { ran: (5, 1), asleep: true };

@@ -1,10 +1,12 @@
 //! A [`CompletionPort`](crate::CompletionPort) as Windows has it: a port of the kernel, without sockets.
 //!
-//! The kernel keeps the packets and the threads: first in, first out; last in, first out; as many at once as the
-//! concurrency says, and another one for each that blocks. Ours is what it has not: a limit of packets, and an end.
-//! A packet is a box, whose address stands where that of an OVERLAPPED would. The end is a packet as well, which whoever
-//! takes it posts again: so everybody sees it, and nobody needs to know how many wait. (Closing the handle would wake
-//! them on Windows, and not under Wine.)
+//! The kernel keeps the threads: last in, first out; as many at once as the concurrency says, and another one for each
+//! that blocks. Ours is what it has not: a limit of packets, a way to take them back (the kernel hands nothing out, not
+//! even to one who does not wait, while as many run as may), and an end. So packets are in a queue here, and the kernel's
+//! port has a permit for each: whoever gets one takes the first packet. There may be more permits than packets, after some
+//! were taken back, and never fewer. The end is in the port as well, behind all permits; whoever takes it posts it again:
+//! so everybody sees it, and nobody needs to know how many wait. (Closing the handle would wake them on Windows, and not
+//! under Wine.)
 
 #![allow(
     clippy::missing_const_for_thread_local,
@@ -13,27 +15,27 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     io,
-    marker::PhantomData,
     os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle},
     ptr,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use windows_sys::Win32::{
     Foundation::{INVALID_HANDLE_VALUE, WAIT_TIMEOUT},
-    System::IO::{CreateIoCompletionPort, GetQueuedCompletionStatus, OVERLAPPED, PostQueuedCompletionStatus},
+    System::IO::{CreateIoCompletionPort, GetQueuedCompletionStatus, PostQueuedCompletionStatus},
 };
 
 use super::port::milliseconds;
 use crate::completion_port::{PortConfig, PortCounters, PortError, WaitEnd};
 
-/// The completion key of a packet.
-const PACKET: usize = 1;
+/// The completion key of a permit to take a packet.
+const PERMIT: usize = 1;
 /// The completion key of the end.
 const END: usize = 0;
 
@@ -64,30 +66,30 @@ thread_local! {
     static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
 }
 
-/// What came out of the port.
-enum Came<T> {
-    Packet(Box<T>),
+/// What came out of the kernel's port.
+enum Came {
+    Permit,
     End,
     Nothing,
 }
 
+struct Queue<T> {
+    packets: VecDeque<T>,
+    closed: bool,
+    /// Posters that wait for room.
+    posters: usize,
+}
+
 pub(crate) struct System<T: Send + 'static> {
-    /// As long as this lives, packets of the key [`PACKET`] in it are boxes of `T` that nobody else has.
     handle: OwnedHandle,
     queue_max: usize,
-    /// Packets that were counted in and not yet taken. A poster counts before it looks whether the port is closed, so
-    /// that whoever finds the end and a count of zero knows that nothing will come any more.
-    queued: AtomicUsize,
-    closed: AtomicBool,
+    /// For each packet in it, there is a permit in the port or with a thread that is about to take one.
+    queue: Mutex<Queue<T>>,
+    room: Condvar,
     waiting: AtomicUsize,
     running: Arc<AtomicUsize>,
     posted: AtomicU64,
     refused: AtomicU64,
-    /// Posters that wait for room.
-    posters: Mutex<usize>,
-    room: Condvar,
-    /// Packets go in and come out, and nobody looks at one in here: threads may share it though `T` is not to be shared.
-    packets: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Send + 'static> System<T> {
@@ -102,15 +104,12 @@ impl<T: Send + 'static> System<T> {
             // SAFETY: the handle was made above, and nobody else has it.
             handle: unsafe { OwnedHandle::from_raw_handle(handle) },
             queue_max: config.queue_max_packets,
-            queued: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
+            queue: Mutex::new(Queue { packets: VecDeque::new(), closed: false, posters: 0 }),
+            room: Condvar::new(),
             waiting: AtomicUsize::new(0),
             running: Arc::default(),
             posted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            posters: Mutex::new(0),
-            room: Condvar::new(),
-            packets: PhantomData,
         })
     }
 
@@ -142,74 +141,63 @@ impl<T: Send + 'static> System<T> {
     }
 
     fn offer(&self, packet: T) -> Result<(), PortError<T>> {
-        if self.queued.fetch_add(1, Ordering::SeqCst) >= self.queue_max {
-            self.count_out();
-            let full = !self.closed.load(Ordering::SeqCst);
-            return Err(if full { PortError::Full(packet) } else { PortError::Closed(packet) });
-        }
-        if self.closed.load(Ordering::SeqCst) {
-            self.count_out();
+        let mut queue = self.lock();
+        if queue.closed {
             return Err(PortError::Closed(packet));
         }
-        let packet = Box::into_raw(Box::new(packet));
-        if self.put(PACKET, packet.cast()).is_err() {
-            // Windows has no memory for more: as full as a port can be.
-            // SAFETY: it was made above, and did not come into the port.
-            let packet = unsafe { Box::from_raw(packet) };
-            self.count_out();
-            return Err(PortError::Full(*packet));
+        // If Windows has no memory for a permit more, the port is as full as it can be.
+        if queue.packets.len() >= self.queue_max || self.put(PERMIT).is_err() {
+            return Err(PortError::Full(packet));
         }
+        queue.packets.push_back(packet);
+        drop(queue);
         self.posted.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn wait_for_room(&self) {
-        let mut posters = self.lock_posters();
-        *posters += 1;
-        while self.queued.load(Ordering::SeqCst) >= self.queue_max && !self.closed.load(Ordering::SeqCst) {
-            posters = self.room.wait(posters).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
+        queue.posters += 1;
+        while queue.packets.len() >= self.queue_max && !queue.closed {
+            queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        *posters -= 1;
+        queue.posters -= 1;
     }
 
-    /// One packet less.
-    fn count_out(&self) {
-        self.queued.fetch_sub(1, Ordering::SeqCst);
-        // Under the lock under which a poster looks and falls asleep: it sees the room, or is woken.
-        if *self.lock_posters() > 0 {
+    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After packets left the queue.
+    fn tell_posters(&self, queue: MutexGuard<'_, Queue<T>>) {
+        let some_wait = queue.posters > 0;
+        drop(queue);
+        if some_wait {
             self.room.notify_all();
         }
-    }
-
-    fn lock_posters(&self) -> MutexGuard<'_, usize> {
-        self.posters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn close(&self) {
-        if !self.closed.swap(true, Ordering::SeqCst) {
+        let mut queue = self.lock();
+        if !std::mem::replace(&mut queue.closed, true) {
             self.put_end();
-            let posters = self.lock_posters();
-            self.room.notify_all();
-            drop(posters);
+            self.tell_posters(queue);
         }
     }
 
+    /// Their permits stay in the port: whoever gets one finds nothing, and waits again.
     pub(crate) fn take_queued(&self) -> Vec<T> {
-        let mut taken = Vec::new();
-        let mut ended = false;
-        while self.queued.load(Ordering::SeqCst) > 0 {
-            match self.take(Some(Duration::ZERO)) {
-                Came::Packet(packet) => taken.push(*packet),
-                // The end may lie before a packet. Put back once, below.
-                Came::End => ended = true,
-                // A poster has counted, and not posted yet: what comes from now on was posted later.
-                Came::Nothing => break,
-            }
-        }
-        if ended {
-            self.put_end();
-        }
-        taken
+        let mut queue = self.lock();
+        let taken = std::mem::take(&mut queue.packets);
+        self.tell_posters(queue);
+        taken.into()
+    }
+
+    fn take_first(&self) -> Option<T> {
+        let mut queue = self.lock();
+        let packet = queue.packets.pop_front()?;
+        self.tell_posters(queue);
+        Some(packet)
     }
 
     // ---- threads ----
@@ -221,14 +209,18 @@ impl<T: Send + 'static> System<T> {
         let end = loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match self.take(left) {
-                Came::Packet(packet) => break Ok(*packet),
+                Came::Permit => {
+                    if let Some(packet) = self.take_first() {
+                        break Ok(packet);
+                    }
+                }
                 Came::Nothing => break Err(WaitEnd::TimedOut),
                 Came::End => {
                     self.put_end();
-                    if self.queued.load(Ordering::SeqCst) == 0 {
+                    if self.lock().packets.is_empty() {
                         break Err(WaitEnd::Closed);
                     }
-                    // A poster that was not too late is putting its packet behind the end.
+                    // Somebody has the permit, and takes the packet in this moment.
                     std::thread::yield_now();
                 }
             }
@@ -258,9 +250,14 @@ impl<T: Send + 'static> System<T> {
     }
 
     pub(crate) fn counters(&self) -> PortCounters {
+        let (queued, posting) = {
+            let queue = self.lock();
+            (queue.packets.len(), queue.posters)
+        };
         PortCounters {
-            queued: self.queued.load(Ordering::SeqCst),
+            queued,
             waiting: self.waiting.load(Ordering::SeqCst),
+            posting,
             running: self.running.load(Ordering::SeqCst),
             blocked: 0,
             posted: self.posted.load(Ordering::Relaxed),
@@ -272,28 +269,28 @@ impl<T: Send + 'static> System<T> {
 
     // ---- the kernel's port ----
 
-    fn put(&self, key: usize, packet: *const OVERLAPPED) -> io::Result<()> {
-        // SAFETY: the kernel does not look at what is posted; whoever takes it gets the same address.
-        let done = unsafe { PostQueuedCompletionStatus(self.handle.as_raw_handle(), 0, key, packet) };
+    fn put(&self, key: usize) -> io::Result<()> {
+        // SAFETY: nothing is pointed at; whoever takes it gets the key.
+        let done = unsafe { PostQueuedCompletionStatus(self.handle.as_raw_handle(), 0, key, ptr::null()) };
         if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// It fails only for want of memory, and nothing else would end the waits.
     fn put_end(&self) {
-        while self.put(END, ptr::null()).is_err() {
+        while self.put(END).is_err() {
             std::thread::yield_now();
         }
     }
 
-    fn take(&self, pause: Option<Duration>) -> Came<T> {
-        let (mut bytes, mut key, mut packet) = (0, 0, ptr::null_mut());
+    fn take(&self, pause: Option<Duration>) -> Came {
+        let (mut bytes, mut key, mut nothing) = (0, 0, ptr::null_mut());
         // SAFETY: all three are variables of ours.
         let done = unsafe {
             GetQueuedCompletionStatus(
                 self.handle.as_raw_handle(),
                 &raw mut bytes,
                 &raw mut key,
-                &raw mut packet,
+                &raw mut nothing,
                 milliseconds(pause),
             )
         };
@@ -303,20 +300,7 @@ impl<T: Send + 'static> System<T> {
             assert!(timed_out, "a completion port that is open cannot be waited at: {error}");
             return Came::Nothing;
         }
-        if key == END {
-            return Came::End;
-        }
-        // SAFETY: a packet of this key is a box of ours, and comes out once.
-        let packet = unsafe { Box::from_raw(packet.cast::<T>()) };
-        self.count_out();
-        Came::Packet(packet)
-    }
-}
-
-impl<T: Send + 'static> Drop for System<T> {
-    fn drop(&mut self) {
-        // Nobody waits or posts: that would be a reference. What is left are boxes that only the port knows.
-        while !matches!(self.take(Some(Duration::ZERO)), Came::Nothing) {}
+        if key == END { Came::End } else { Came::Permit }
     }
 }
 

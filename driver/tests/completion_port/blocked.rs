@@ -69,6 +69,8 @@ fn s4_who_says_nothing_is_found_asleep_on_a_channel() {
     is_replaced(&crew, Task::Sleep(Bed::Channel));
     let counters = crew.counters_when(|counters| counters.waiting == 2);
     assert!(counters.replaced == 1 || cfg!(windows), "{counters:?}");
+    // Three, one a millisecond, and so many more as the worker needs to fall asleep on a machine that is busy.
+    assert!(counters.looks < 300, "{counters:?}");
     crew.end();
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyport_driver::{CompletionPort, PortConfig, PortError, WaitEnd};
 
-use crate::support::{Crew, PATIENCE, Task, shows_scheduling};
+use crate::support::{Crew, PATIENCE, Packet, Task, counters_when, shows_scheduling};
 
 fn port<T: Send + 'static>() -> CompletionPort<T> {
     CompletionPort::new(PortConfig { concurrency: 1, ..PortConfig::default() }).unwrap()
@@ -73,6 +73,37 @@ fn s7_what_is_queued_can_be_taken_back() {
 }
 
 #[test]
+fn s7_what_is_queued_can_be_taken_back_while_as_many_run_as_may() {
+    let crew = Crew::unwatched(1, 1);
+    crew.post(0, Task::Run);
+    let runs = crew.next();
+    (1..=3).for_each(|number| crew.post(number, Task::Run));
+    let numbers = |queued: Vec<Packet>| queued.iter().map(|packet| packet.number).collect::<Vec<_>>();
+    assert_eq!(numbers(crew.port.take_queued()), [1, 2, 3]);
+    // What is posted afterwards is handed out, and nothing twice.
+    crew.post(4, Task::Run);
+    runs.let_go();
+    let later = crew.next();
+    assert_eq!(later.number, 4);
+    crew.post(5, Task::Run);
+    crew.port.close();
+    assert_eq!(numbers(crew.port.take_queued()), [5]);
+    later.let_go();
+    assert!(crew.end().into_iter().all(|end| matches!(end, Ok(WaitEnd::Closed))));
+}
+
+#[test]
+fn s7_what_was_taken_back_leaves_no_trace() {
+    let port = port();
+    (0..5).for_each(|number| port.post(number).unwrap());
+    assert_eq!(port.take_queued(), [0, 1, 2, 3, 4]);
+    assert_eq!(port.wait(Some(Duration::ZERO)), Err(WaitEnd::TimedOut));
+    port.post(5).unwrap();
+    assert_eq!(port.counters().queued, 1);
+    assert_eq!([port.wait(None), port.wait(Some(Duration::ZERO))], [Ok(5), Err(WaitEnd::TimedOut)]);
+}
+
+#[test]
 fn s7_close_ends_the_wait_of_posters() {
     let config = PortConfig { concurrency: 1, queue_max_packets: 1, ..PortConfig::default() };
     let port = Arc::new(CompletionPort::new(config).unwrap());
@@ -83,10 +114,12 @@ fn s7_close_ends_the_wait_of_posters() {
             std::thread::spawn(move || port.post(number))
         })
         .collect();
+    counters_when(&port, |counters| counters.posting == 3);
     port.close();
     for poster in posters {
         assert!(matches!(poster.join().unwrap(), Err(PortError::Closed(_))));
     }
+    assert_eq!(port.counters().posting, 0);
     assert_eq!(port.wait(Some(PATIENCE)), Ok(0));
 }
 

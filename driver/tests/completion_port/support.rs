@@ -151,21 +151,29 @@ impl Crew {
     }
 
     pub(crate) fn counters_when(&self, enough: impl Fn(&PortCounters) -> bool) -> PortCounters {
-        let start = Instant::now();
-        loop {
-            let counters = self.port.counters();
-            if enough(&counters) {
-                return counters;
-            }
-            assert!(start.elapsed() < PATIENCE, "the counters stay at {counters:?}");
-            std::thread::yield_now();
-        }
+        counters_when(&self.port, enough)
     }
 
     /// Closes the port; each worker must be told. Gives how they ended: an error for a panic.
     pub(crate) fn end(self) -> Vec<std::thread::Result<WaitEnd>> {
         self.port.close();
         self.threads.into_iter().map(JoinHandle::join).collect()
+    }
+}
+
+/// The counters of a port once they are `enough`.
+pub(crate) fn counters_when<T: Send>(
+    port: &CompletionPort<T>,
+    enough: impl Fn(&PortCounters) -> bool,
+) -> PortCounters {
+    let start = Instant::now();
+    loop {
+        let counters = port.counters();
+        if enough(&counters) {
+            return counters;
+        }
+        assert!(start.elapsed() < PATIENCE, "the counters stay at {counters:?}");
+        std::thread::yield_now();
     }
 }
 
