@@ -271,7 +271,7 @@ impl IoUring {
                 socket.connecting = None;
                 Ok(())
             }
-            Err(errno) => Err(errno::fault(errno)),
+            Err(errno) => Err(errno::fault_of_connect(errno)),
         };
         out.push(Completion { token, outcome: Outcome::Connected(result) });
         self.finish_close(key);

@@ -15,7 +15,7 @@ use crate::{
     options::SocketOptions,
     types::{Completion, Outcome, SocketKey, Token},
     unix::{
-        errno::fault,
+        errno::{fault, fault_of_connect},
         local,
         socket::{errno_of, for_connect},
     },
@@ -62,7 +62,7 @@ impl Readiness {
             }
             Err(errno) => {
                 socket.role = Role::Failed;
-                return self.connect_ends(token, Err(fault(errno)));
+                return self.connect_ends(token, Err(fault_of_connect(errno)));
             }
         };
         socket.role = role;

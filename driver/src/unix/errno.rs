@@ -10,8 +10,7 @@ pub(crate) fn fault(errno: Errno) -> Fault {
     assert!(errno != Errno::FAULT, "the kernel was given memory that had been freed (EFAULT)");
     let kind = match errno {
         Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => FaultKind::PeerReset,
-        // A Unix socket that has no file has no listener either.
-        Errno::CONNREFUSED | Errno::NOENT => FaultKind::Refused,
+        Errno::CONNREFUSED => FaultKind::Refused,
         Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => FaultKind::Unreachable,
         Errno::TIMEDOUT => FaultKind::TimedOut,
         Errno::CANCELED => FaultKind::Cancelled,
@@ -25,6 +24,16 @@ pub(crate) fn fault(errno: Errno) -> Fault {
         _ => FaultKind::Other,
     };
     Fault::new(kind, errno.raw_os_error())
+}
+
+/// The class of the error code of a connect.
+#[cfg_attr(guard_pages, track_caller)]
+pub(crate) fn fault_of_connect(errno: Errno) -> Fault {
+    match errno {
+        // A Unix socket that has no file has no listener either.
+        Errno::NOENT => Fault::new(FaultKind::Refused, errno.raw_os_error()),
+        errno => fault(errno),
+    }
 }
 
 #[cfg(all(test, guard_pages))]
