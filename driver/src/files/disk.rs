@@ -76,11 +76,12 @@ fn refuse_odd(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
-/// Appends the rest of a batch to a file that may grow by `room`; what is taken is counted in the batch, also if it
-/// fails in the middle.
-pub(crate) fn append(mut file: &File, batch: &mut SendBatch, room: u64) -> Result<(), Fault> {
+/// Appends the rest of a batch to a file that may have `length_max` bytes; what is taken is counted in the batch, also if
+/// it fails in the middle.
+pub(crate) fn append(mut file: &File, batch: &mut SendBatch, length_max: u64) -> Result<(), Fault> {
     while batch.remaining() > 0 {
-        if batch.sent() as u64 >= room {
+        // Asked each time, where there is a limit: others may have shortened or lengthened the file.
+        if length_max < u64::MAX && file.metadata().is_ok_and(|found| found.len() >= length_max) {
             return Err(too_long());
         }
         let written = if let Some(bytes) = batch.single() {

@@ -22,10 +22,11 @@ const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// What the thread is asked to do.
 pub(crate) enum Work {
-    /// To a file that may grow by so many bytes.
+    /// To a file that may have so many bytes.
     Append(File, Box<SendBatch>, u64),
     Sync(File),
-    Rotate(PathBuf, FileOptions, u32),
+    /// With the old file, which is closed once there is a new one; `None` if whoever asks keeps it.
+    Rotate(Option<File>, PathBuf, FileOptions, u32),
     Close(File),
 }
 
@@ -33,8 +34,8 @@ pub(crate) enum Work {
 pub(crate) enum Done {
     Appended(File, Box<SendBatch>, Result<(), Fault>),
     Synced(File, Result<(), Fault>),
-    /// The new file.
-    Rotated(Result<Opened, Fault>),
+    /// The new file; or else the old one, if it was handed over.
+    Rotated(Result<Opened, (Option<File>, Fault)>),
     Closed,
 }
 
@@ -101,17 +102,22 @@ impl Drop for Helper {
 
 fn carry_out(work: Work) -> Done {
     match work {
-        Work::Append(file, mut batch, room) => {
-            let result = disk::append(&file, &mut batch, room);
+        Work::Append(file, mut batch, length_max) => {
+            let result = disk::append(&file, &mut batch, length_max);
             Done::Appended(file, batch, result)
         }
         Work::Sync(file) => {
             let result = file.sync_data().map_err(|error| disk::fault_of(&error));
             Done::Synced(file, result)
         }
-        Work::Rotate(path, options, keep) => {
-            Done::Rotated(disk::rotate(&path, options, keep).map_err(|error| disk::fault_of(&error)))
-        }
+        Work::Rotate(old, path, options, keep) => match disk::rotate(&path, options, keep) {
+            Ok(new) => {
+                // To close it may write, on a disk elsewhere.
+                drop(old);
+                Done::Rotated(Ok(new))
+            }
+            Err(error) => Done::Rotated(Err((old, disk::fault_of(&error)))),
+        },
         Work::Close(file) => {
             drop(file);
             Done::Closed

@@ -45,11 +45,8 @@ struct Entry {
     options: FileOptions,
     /// `None` while the thread has it.
     file: Option<File>,
-    /// Bytes that it has, as far as we appended them, and may have.
-    length: u64,
+    /// Bytes that it may have.
     length_max: u64,
-    /// What the batch in flight had been taken of when it came.
-    sent_before: usize,
     /// What is in flight, close aside.
     busy: Option<Token>,
     /// When the completion of the last operation is out.
@@ -87,9 +84,7 @@ impl Files {
             path: path.to_owned(),
             options,
             file: Some(file),
-            length,
             length_max,
-            sent_before: 0,
             busy: None,
             ends: Ticket::default(),
             close: None,
@@ -123,13 +118,14 @@ impl Files {
             |work| self.helper.as_mut().expect("it was started with the first file").give(key, work);
         match op {
             Op::Append { batch, .. } => {
-                entry.sent_before = batch.sent();
-                let room = entry.length_max.saturating_sub(entry.length).saturating_add(batch.sent() as u64);
-                give(Work::Append(entry.file.take().expect("an idle file is here"), batch, room));
+                let file = entry.file.take().expect("an idle file is here");
+                give(Work::Append(file, batch, entry.length_max));
             }
             Op::Sync { .. } => give(Work::Sync(entry.file.take().expect("an idle file is here"))),
-            // The old file stays open here: if there is no new one, appending goes on in it.
-            Op::Rotate { keep, .. } => give(Work::Rotate(entry.path.clone(), entry.options, keep)),
+            // If there is no new file, the old one comes back, and appending goes on in it.
+            Op::Rotate { keep, .. } => {
+                give(Work::Rotate(entry.file.take(), entry.path.clone(), entry.options, keep));
+            }
             _ => unreachable!("looked at above"),
         }
         entry.busy = Some(token);
@@ -147,7 +143,6 @@ impl Files {
             let token = entry.busy.take().expect("what is done was in flight");
             let outcome = match done {
                 Done::Appended(file, batch, result) => {
-                    entry.length += (batch.sent() - entry.sent_before) as u64;
                     entry.file = Some(file);
                     Outcome::Appended(batch, result)
                 }
@@ -155,10 +150,14 @@ impl Files {
                     entry.file = Some(file);
                     Outcome::Synced(result)
                 }
-                Done::Rotated(new) => Outcome::Rotated(new.map(|new| {
-                    entry.file = Some(new.file);
-                    (entry.length, entry.length_max) = (new.length, new.length_max);
-                })),
+                Done::Rotated(Ok(new)) => {
+                    (entry.file, entry.length_max) = (Some(new.file), new.length_max);
+                    Outcome::Rotated(Ok(()))
+                }
+                Done::Rotated(Err((old, fault))) => {
+                    entry.file = old;
+                    Outcome::Rotated(Err(fault))
+                }
                 Done::Closed => unreachable!("handled above"),
             };
             entry.ends = finished.push(token, outcome);

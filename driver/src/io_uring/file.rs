@@ -54,6 +54,16 @@ pub(super) struct RingFile {
 }
 
 impl RingFile {
+    /// False if nothing more may be written. Others may have shortened or lengthened it, so our count does not tell.
+    fn may_grow(&mut self) -> bool {
+        if self.end_max < u64::MAX
+            && let Ok(found) = self.file.metadata()
+        {
+            self.end = found.len();
+        }
+        self.end < self.end_max
+    }
+
     /// A write of what remains of the batch in flight.
     fn write(&mut self, key: FileKey) -> squeue::Entry {
         let Some(Busy::Append(_, batch)) = &self.busy else { unreachable!("an append is in flight") };
@@ -104,7 +114,7 @@ impl IoUring {
         if batch.remaining() == 0 {
             return self.queue(token, Outcome::Appended(batch, Ok(())));
         }
-        if file.end >= file.end_max {
+        if !file.may_grow() {
             return self.queue(token, Outcome::Appended(batch, Err(disk::too_long())));
         }
         file.busy = Some(Busy::Append(token, batch));
@@ -143,7 +153,7 @@ impl IoUring {
             unreachable!("both are there: looked at above")
         };
         file.busy = Some(Busy::Rotate(token));
-        helper.give(key.0, Work::Rotate(file.path.clone(), file.options, keep));
+        helper.give(key.0, Work::Rotate(None, file.path.clone(), file.options, keep));
     }
 
     pub(super) fn submit_close_file(&mut self, token: Token, key: FileKey) {
@@ -190,8 +200,8 @@ impl IoUring {
                 file.end += u64::from(count);
                 match batch.remaining() {
                     0 => Ok(()),
-                    _ if file.end >= file.end_max => Err(disk::too_long()),
-                    _ => return self.push_write(key),
+                    _ if file.may_grow() => return self.push_write(key),
+                    _ => Err(disk::too_long()),
                 }
             }
             Err(Errno::INTR | Errno::AGAIN) => return self.push_write(key),
@@ -224,7 +234,7 @@ impl IoUring {
                 (file.end, file.end_max) = (new.length, new.length_max);
                 std::mem::replace(&mut file.file, new.file)
             });
-            let result = old.map(|old| self.close_descriptor(old));
+            let result = old.map(|old| self.close_descriptor(old)).map_err(|(_, fault)| fault);
             self.queue(token, Outcome::Rotated(result));
             self.finish_close_of_file(FileKey(key));
         }

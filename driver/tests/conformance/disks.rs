@@ -1,8 +1,9 @@
 //! Sentence 14 on the disks of Linux: full ones, forbidden ones, and what is no file.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{io::Write, os::unix::fs::PermissionsExt};
 
 use anyport_driver::{Driver, FaultKind, FileOptions, Op};
+use rustix::process::{Resource, getrlimit};
 
 use crate::{
     bed::{Bed, Seen, pattern},
@@ -47,6 +48,38 @@ pub(crate) fn s14_a_file_that_may_not_grow_has_what_was_taken<W: Disk>(seed: u64
         assert_eq!(bed.end(rotate), Seen::Rotated(Ok(())));
         bed.append_whole(file, b"x");
     });
+}
+
+/// Its length is what others left of it, or put there: not what was appended here.
+pub(crate) fn s14_a_file_that_others_change_may_grow_as_far_as_it_may<W: Disk>(seed: u64) {
+    let name = "s14_a_file_that_others_change_may_grow_as_far_as_it_may";
+    alone_in::<W>("disks", name, "ulimit -f 20", || {
+        let limit = getrlimit(Resource::Fsize).current.expect("it was set") as usize;
+        let mut bed = Bed::<W>::new(seed);
+        let folder = bed.world.folder();
+        let path = folder.file("a.log");
+        let file = bed.open_file(&path);
+        let theirs = || std::fs::OpenOptions::new().append(true).open(&path).expect("it is there");
+        for _ in 0..4 {
+            bed.append_whole(file, &pattern(seed, limit - 100));
+            theirs().set_len(0).expect("it becomes shorter");
+        }
+        bed.append_whole(file, &pattern(seed, limit - 100));
+        theirs().write_all(&[7; 100]).expect("it becomes longer");
+        let append = bed.append(file, b"x");
+        let full = Seen::Appended { of: 1, taken: 0, result: Err(FaultKind::NoSpace) };
+        assert_eq!(bed.end(append), full);
+    });
+}
+
+pub(crate) fn s14_a_rotation_in_a_folder_that_has_gone_fails<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let folder = bed.world.folder();
+    let file = bed.open_file(&folder.file("a.log"));
+    std::fs::remove_dir_all(folder.file("")).expect("it is ours");
+    let rotate = bed.submit(Op::Rotate { file, keep: 1 });
+    assert_eq!(bed.end(rotate), Seen::Rotated(Err(FaultKind::Other)));
+    bed.append_whole(file, b"goes on");
 }
 
 pub(crate) fn s14_files_give_their_descriptors_back<W: Disk>(seed: u64) {

@@ -300,6 +300,8 @@ macro_rules! system_suite {
             disks: [
                 s14_a_full_disk_is_reported,
                 s14_a_file_that_may_not_grow_has_what_was_taken,
+                s14_a_file_that_others_change_may_grow_as_far_as_it_may,
+                s14_a_rotation_in_a_folder_that_has_gone_fails,
                 s14_files_give_their_descriptors_back,
                 s14_a_pipe_is_no_file_to_append_to,
                 s14_a_private_file_is_its_owners,
