@@ -1,7 +1,7 @@
 //! How many bytes the send queues of a service, and of an engine, may hold together.
 //!
 //! A shard takes what it needs from the common budget in grains and gives back what it no longer needs at the end of a
-//! turn: the budget is never exceeded, and a message touches nothing that shards share.
+//! turn: the budget is never exceeded, and a message for which the grain has room touches nothing that shards share.
 
 use std::sync::Arc;
 
@@ -9,8 +9,6 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Largest grain.
 const GRAIN_MAX_BYTES: usize = 256 << 10;
-/// Smallest grain.
-const GRAIN_MIN_BYTES: usize = 4 << 10;
 
 /// Bytes that several shards share.
 ///
@@ -48,7 +46,7 @@ impl Purse {
     /// A purse that `shards` of a service have each.
     pub(crate) fn new(budgets: Vec<Arc<Budget>>, shards: usize) -> Self {
         let smallest = budgets.iter().map(|budget| budget.max).min().unwrap_or(0);
-        let grain = (smallest / (8 * shards.max(1))).clamp(GRAIN_MIN_BYTES, GRAIN_MAX_BYTES);
+        let grain = (smallest / (8 * shards.max(1))).clamp(1, GRAIN_MAX_BYTES);
         Self { budgets, granted: 0, grain }
     }
 
@@ -74,10 +72,12 @@ impl Purse {
         true
     }
 
-    /// Gives back what is far above the `bytes` that are queued. True if the allowance changed.
+    /// Gives back what is far above the `bytes` that are queued, and everything if none are: shards where nothing waits
+    /// must not keep the others from sending. True if the allowance changed.
     pub(crate) fn lower(&mut self, bytes: usize) -> bool {
-        let keep = bytes + 2 * self.grain;
-        if self.budgets.is_empty() || self.granted <= keep + 2 * self.grain {
+        let spare = if bytes > 0 { 2 * self.grain } else { 0 };
+        let keep = bytes + spare;
+        if self.budgets.is_empty() || self.granted <= keep + spare {
             return false;
         }
         self.give(self.granted - keep);
@@ -113,6 +113,20 @@ mod tests {
         assert!(engine.used.load(Ordering::Relaxed) <= 60_000);
         drop((first, second));
         assert_eq!((service.used.load(Ordering::Relaxed), engine.used.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn shards_where_nothing_waits_keep_nothing_of_a_small_budget() {
+        let budget = Budget::new(64 << 10);
+        let mut purses: Vec<_> = (0..32).map(|_| Purse::new(vec![Arc::clone(&budget)], 32)).collect();
+        for purse in &mut purses {
+            assert!(purse.raise(100), "all shards can send at once");
+        }
+        for purse in &mut purses {
+            assert!(purse.lower(0) && purse.allowance() == 0);
+        }
+        assert!(purses[31].raise(64 << 10), "the queues are empty, and one shard has all of it");
+        assert!(!purses[0].raise(1) && !purses[31].lower(64 << 10));
     }
 
     #[test]

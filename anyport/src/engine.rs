@@ -125,8 +125,8 @@ impl Engine {
     }
 
     /// Most bytes that the send queues of all sessions of all services may hold together, from 64 KiB. When they are used
-    /// up, the sessions that read least are closed (`SendBudget`) in favour of the others. Without it, only the limits of
-    /// sessions and services hold. Set it before services are added.
+    /// up, those sessions of the service and shard that needs room are closed (`SendBudget`) that read least, in favour of
+    /// its others. Without it, only the limits of sessions and services hold. Set it before services are added.
     ///
     /// # Errors
     /// If it is out of range.

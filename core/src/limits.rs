@@ -133,8 +133,8 @@ pub struct Limits {
     /// Marks of each session's send queue.
     pub send: SendMarks,
     /// Most bytes that the send queues of all sessions of the service may hold together, from 64 KiB. When they are used
-    /// up, the sessions that read least are closed (`SendBudget`) in favour of the others. `None`: only the queue of each
-    /// is limited. Default `None`.
+    /// up, those sessions of the shard that needs room are closed (`SendBudget`) that read least, in favour of its others.
+    /// `None`: only the queue of each is limited. Default `None`.
     pub service_queue_max_bytes: Option<usize>,
     /// Most jobs that wait for a shard, in its mailbox of this service. What is posted beyond waits for room or is
     /// refused (`PostError::Full`), and counted. Range 1 to 16,777,216. Default 65,536.

@@ -66,8 +66,11 @@ impl<H: Handler> Session<'_, H> {
         self.settle();
         let before = self.losses();
         let size = self.local.slot(self.key).encoder.encoded_size(&frame);
-        if let Ok(size) = size {
-            self.make_room(size);
+        // At nobody's cost: it may be lost.
+        if let Ok(size) = size
+            && self.local.slot(self.key).connection.is_open()
+        {
+            self.local.has_allowance(size);
         }
         let sent = self.queue(|slot, marks, pool| {
             let Slot { connection, encoder, .. } = slot;
@@ -142,10 +145,14 @@ impl<H: Handler> Session<'_, H> {
         self.local.settle(self.key);
     }
 
-    /// Sees to it that the budgets allow for `size` bytes more, if need be at the cost of who reads less.
+    /// Sees to it that the budgets allow for `size` bytes more, if need be at the cost of who reads less. Nothing is sent
+    /// to a session that is not open, and nobody pays for it.
     fn make_room(&mut self, size: usize) {
-        let queued = self.local.slot(self.key).connection.queued_bytes();
-        self.local.ensure_allowance(size, queued + size);
+        let connection = &self.local.slot(self.key).connection;
+        if connection.is_open() {
+            let queued = connection.queued_bytes();
+            self.local.ensure_allowance(size, queued + size);
+        }
     }
 
     fn queue(&mut self, queue: impl FnOnce(&mut Slot<H>, &SendMarks, &mut ChunkPool) -> Sent) -> Sent {

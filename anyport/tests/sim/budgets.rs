@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyport::{
-    CloseReason, Limits,
+    CloseReason, Frame, Limits, Overflow, Refusal, Sent,
     sim::{Behaviour, SimNet, SimPeer},
 };
 
@@ -66,4 +66,30 @@ fn who_is_closing_already_pays_before_anybody_else() {
     assert_eq!(bed.diary.closes(), [CloseReason::Kicked(7)]);
     slow.remove(0);
     end(bed, (slow, reader));
+}
+
+#[test]
+fn what_may_be_lost_and_what_is_for_nobody_costs_nobody_his_place() {
+    let mut bed = bed(3);
+    let slow = stuck(&mut bed, 10, 6_200);
+    let ends = bed.peer();
+    let (tell, told) = std::sync::mpsc::channel();
+    let asks = bed.diary.opens()[10].1;
+    let posted = bed.remote.post_to_shard(0, move |_, shard| {
+        let mut session = shard.session(asks).unwrap();
+        let hint = Frame { kind: 0, body: &[b'y'; 5_000] };
+        let lost = [Overflow::Skip, Overflow::DropOldest, Overflow::Conflate { key: 1 }];
+        let mut sent = lost.map(|overflow| session.send_with(hint, overflow)).to_vec();
+        session.drain();
+        sent.extend([session.send_frame(hint), session.send_shared(hint.body.into())]);
+        sent.push(session.send_with(hint, Overflow::Skip));
+        tell.send(sent).unwrap();
+    });
+    posted.unwrap();
+    bed.engine.run_for(SOON);
+    let refused = Sent::Refused(Refusal::NotOpen);
+    let skipped = Sent::Skipped;
+    assert_eq!(told.try_recv().unwrap(), [skipped, skipped, skipped, refused, refused, refused]);
+    assert!(!bed.diary.closes().contains(&CloseReason::SendBudget), "{:?}", bed.diary.closes());
+    end(bed, (slow, ends));
 }
