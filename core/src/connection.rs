@@ -24,7 +24,8 @@ use crate::{
     send::{ChunkPool, Edition, Refusal, SendBatch, Sent},
 };
 
-/// Dead bytes of a queue above which they are taken out at once, if they are most of it; else when it is sent.
+/// Dead bytes of a queue, with what it takes to remember them, above which they are taken out at once, if they are most
+/// of it; else when it is sent.
 const DEAD_KEPT_BYTES: usize = 64 << 10;
 
 /// Where a connection is in its life.
@@ -339,66 +340,29 @@ impl Connection {
         if self.state != State::Open {
             return Sent::Refused(Refusal::NotOpen);
         }
-        let mut extras = self.extras.take().unwrap_or_default();
-        let sent = self.make_room(&mut extras.loose, size, overflow, marks, pool);
+        let Self { extras, pending, in_flight_bytes, .. } = self;
+        // Borrowed, not taken out: should `append` panic, what it holds stays.
+        let loose = &mut extras.get_or_insert_default().loose;
+        let all = *in_flight_bytes + pending.as_ref().map_or(0, |batch| batch.len());
+        let sent = make_room(loose, all, size, overflow, marks, pool);
         if sent == Sent::Queued {
-            let pending = self.pending.get_or_insert_with(|| pool.take());
+            if is_over_budget(size, pool) {
+                // There is room once the bytes of those that it replaces are given back.
+                remove_dead(loose, pending, pool);
+            }
+            let pending = pending.get_or_insert_with(|| pool.take());
             let start = pending.len();
             append(pending, pool);
             let key = if let Overflow::Conflate { key } = overflow { Some(key) } else { None };
-            extras.loose.push(start, pending.len() - start, key, group);
+            loose.push(start, pending.len() - start, key, group);
         } else if !planted(Bug::SkipNotCounted) {
-            extras.loose.losses.skipped += 1;
+            loose.losses.skipped += 1;
         }
-        let dead = extras.loose.dead_bytes();
-        if let Some(pending) = &mut self.pending
-            && dead > DEAD_KEPT_BYTES.max(pending.len() - dead)
-        {
-            SendBatch::remove(pending, extras.loose.dead(), pool);
-            extras.loose.forget_dead();
+        let alive = pending.as_ref().map_or(0, |batch| batch.len() - loose.dead_bytes());
+        if loose.dead_cost() > DEAD_KEPT_BYTES.max(alive) {
+            remove_dead(loose, pending, pool);
         }
-        self.extras = Some(extras);
         if sent == Sent::Queued { self.mark_pressure(marks) } else { sent }
-    }
-
-    /// `Queued` if there is room now, else `Skipped`.
-    fn make_room(
-        &self,
-        loose: &mut LooseQueue,
-        size: usize,
-        overflow: Overflow,
-        marks: &SendMarks,
-        pool: &ChunkPool,
-    ) -> Sent {
-        let over_budget = pool.bytes_out().saturating_add(size) > pool.allowance();
-        if size > marks.queue_max_bytes || over_budget {
-            return Sent::Skipped;
-        }
-        let replaced = if let Overflow::Conflate { key } = overflow { loose.of_key(key) } else { None };
-        let (number, replaced_bytes) = replaced.unzip();
-        let replaced_bytes = replaced_bytes.unwrap_or(0);
-        let all = self.in_flight_bytes + self.pending.as_ref().map_or(0, |batch| batch.len());
-        // What replaces another has at least that one's room, however much came behind it.
-        let limit = if number.is_some() {
-            marks.high_water_bytes.max(all - loose.dead_bytes())
-        } else {
-            marks.high_water_bytes
-        };
-        loop {
-            let others = all - loose.dead_bytes() - replaced_bytes;
-            if others == 0 || others.saturating_add(size) <= limit || planted(Bug::LooseWithoutLimit) {
-                break;
-            }
-            let droppable = if overflow == Overflow::Skip { None } else { loose.oldest(number) };
-            let Some(oldest) = droppable else { return Sent::Skipped };
-            loose.lose(oldest, |losses| &mut losses.dropped);
-        }
-        if let Some(number) = number
-            && !planted(Bug::ConflatedKept)
-        {
-            loose.lose(number, |losses| &mut losses.conflated);
-        }
-        Sent::Queued
     }
 
     /// Remembers `token` for whoever wants to know when all that is queued until now was taken by the system: it comes
@@ -452,7 +416,7 @@ impl Connection {
             self.close(CloseReason::SendQueueFull);
             return Err(Refusal::QueueFull);
         }
-        if pool.bytes_out().saturating_add(size) > pool.allowance() {
+        if is_over_budget(size, pool) {
             self.close(CloseReason::SendBudget);
             return Err(Refusal::OverBudget);
         }
@@ -729,4 +693,63 @@ impl Connection {
         }
         None
     }
+}
+
+fn is_over_budget(size: usize, pool: &ChunkPool) -> bool {
+    pool.bytes_out().saturating_add(size) > pool.allowance()
+}
+
+/// Takes out of a queue what is not to be sent.
+fn remove_dead(loose: &mut LooseQueue, pending: &mut Option<Box<SendBatch>>, pool: &mut ChunkPool) {
+    if let Some(pending) = pending {
+        SendBatch::remove(pending, loose.dead(), pool);
+        loose.forget_dead();
+    }
+}
+
+/// Makes room, as `overflow` says, in a queue of `all` bytes, those in flight and dead ones included. `Queued` if there
+/// is room then, else `Skipped`.
+fn make_room(
+    loose: &mut LooseQueue,
+    all: usize,
+    size: usize,
+    overflow: Overflow,
+    marks: &SendMarks,
+    pool: &ChunkPool,
+) -> Sent {
+    let replaced = if let Overflow::Conflate { key } = overflow { loose.of_key(key) } else { None };
+    let (number, replaced_bytes) = replaced.unzip();
+    let replaced_bytes = replaced_bytes.unwrap_or(0);
+    // A newer value has the room of the one that it replaces, of the budgets as well.
+    let given_back = if number.is_some() { loose.dead_bytes() + replaced_bytes } else { 0 };
+    if size > marks.queue_max_bytes || is_over_budget(size.saturating_sub(given_back), pool) {
+        return Sent::Skipped;
+    }
+    // And in the queue, however much came behind it.
+    let limit = if number.is_some() {
+        marks.high_water_bytes.max(all - loose.dead_bytes())
+    } else {
+        marks.high_water_bytes
+    };
+    loop {
+        let others = all - loose.dead_bytes() - replaced_bytes;
+        if others == 0 || others.saturating_add(size) <= limit || planted(Bug::LooseWithoutLimit) {
+            break;
+        }
+        let droppable = if overflow == Overflow::Skip { None } else { loose.oldest(number) };
+        let Some(oldest) = droppable else {
+            // It is larger, and only what must arrive is left: else the older value would be sent, and this one not.
+            if number.is_some() && others.saturating_add(size) <= marks.queue_max_bytes {
+                break;
+            }
+            return Sent::Skipped;
+        };
+        loose.lose(oldest, |losses| &mut losses.dropped);
+    }
+    if let Some(number) = number
+        && !planted(Bug::ConflatedKept)
+    {
+        loose.lose(number, |losses| &mut losses.conflated);
+    }
+    Sent::Queued
 }

@@ -11,12 +11,17 @@ use std::{
 
 use crate::planted::{Bug, planted};
 
+/// Messages for which an empty queue keeps room.
+const ROOM_KEPT: usize = 64;
+/// What remembering a message takes, about, beside its bytes.
+const LOOSE_BYTES: usize = 64;
+
 /// What to do with a message when the peer does not read fast enough.
 ///
 /// The three that lose something keep to `high_water_bytes` of the send marks; the room from there to
-/// `queue_max_bytes` stays for messages that must arrive. So they do not put a session under pressure, but for one that
-/// is larger than that by itself: to an empty queue every message goes that `queue_max_bytes` allows. Only what is queued can be dropped or replaced: what the system is
-/// sending goes out.
+/// `queue_max_bytes` stays for messages that must arrive. An empty queue is an exception: it takes every message up to
+/// `queue_max_bytes`. So of these messages only one that is larger than `high_water_bytes` by itself puts a session under
+/// pressure. Only what is queued can be dropped or replaced: what the system is sending goes out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Overflow {
     /// The message must arrive: above `queue_max_bytes` the session is closed (`SendQueueFull`).
@@ -26,8 +31,10 @@ pub enum Overflow {
     Skip,
     /// The oldest queued messages that may be lost make room; if that is not enough, this one is skipped.
     DropOldest,
-    /// Replaces a queued message of the same key, whether there is room or not, and goes to the queue's end; then as
-    /// [`DropOldest`](Self::DropOldest). For values of which only the newest counts: positions, prices.
+    /// Replaces a queued message of the same key, whether there is room or not, and goes to the queue's end. If it is
+    /// larger, or there is no such message, room is made as by [`DropOldest`](Self::DropOldest); one that replaces
+    /// another is skipped only above `queue_max_bytes` or a budget. For values of which only the newest counts:
+    /// positions, prices.
     Conflate {
         /// What the value is of: an entity, an instrument. Keys are of the session, whichever group they came by.
         key: u64,
@@ -87,6 +94,7 @@ pub(crate) struct LooseQueue {
     first: u64,
     keys: HashMap<u64, u64>,
     dead_bytes: usize,
+    dead_count: usize,
     /// Those before this place in the queue are dead.
     dead_before: usize,
     pub(crate) losses: Losses,
@@ -98,6 +106,11 @@ impl LooseQueue {
     /// Bytes of the gathered batch that are not to be sent.
     pub(crate) fn dead_bytes(&self) -> usize {
         self.dead_bytes
+    }
+
+    /// What those take that are not to be sent, with what it takes to remember them.
+    pub(crate) fn dead_cost(&self) -> usize {
+        self.dead_bytes + self.dead_count * LOOSE_BYTES
     }
 
     /// The queued message of this key, by number, and its size.
@@ -141,6 +154,7 @@ impl LooseQueue {
         debug_assert!(!loose.dead, "a message is killed once");
         loose.dead = true;
         self.dead_bytes += loose.size;
+        self.dead_count += 1;
         let group = loose.group;
         if let Some(key) = loose.key
             && self.keys.get(&key) == Some(&number)
@@ -178,12 +192,23 @@ impl LooseQueue {
             loose.start -= if loose.dead { 0 } else { gone };
             !loose.dead
         });
-        (self.dead_bytes, self.dead_before) = (0, 0);
+        self.forget_counts();
         for (place, loose) in self.queue.iter().enumerate() {
             if let Some(key) = loose.key {
                 self.keys.insert(key, self.first + place as u64);
             }
         }
+        self.shrink();
+    }
+
+    fn forget_counts(&mut self) {
+        (self.dead_bytes, self.dead_count, self.dead_before) = (0, 0, 0);
+    }
+
+    /// Lets go of what the worst moment took.
+    fn shrink(&mut self) {
+        self.queue.shrink_to(ROOM_KEPT);
+        self.keys.shrink_to(ROOM_KEPT);
     }
 
     /// The batch has gone: nothing of it can be lost any more.
@@ -192,7 +217,35 @@ impl LooseQueue {
             self.first += self.queue.len() as u64;
             self.queue.clear();
             self.keys.clear();
+            self.shrink();
         }
-        (self.dead_bytes, self.dead_before) = (0, 0);
+        self.forget_counts();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worst_moment() -> LooseQueue {
+        let mut loose = LooseQueue::default();
+        (0..10_000).for_each(|at| loose.push(4 * at, 4, Some(at as u64), 0));
+        assert!(loose.queue.capacity() >= 10_000 && loose.keys.capacity() >= 10_000);
+        loose
+    }
+
+    #[test]
+    fn the_room_of_the_worst_moment_is_not_kept() {
+        let kept = |loose: &LooseQueue| loose.queue.capacity().max(loose.keys.capacity());
+        let mut loose = worst_moment();
+        loose.clear();
+        assert!(kept(&loose) < 4 * ROOM_KEPT, "room for {}", kept(&loose));
+        let mut loose = worst_moment();
+        for number in 0..9_990 {
+            loose.kill(number);
+        }
+        loose.forget_dead();
+        assert!(kept(&loose) < 4 * ROOM_KEPT, "room for {}", kept(&loose));
+        assert_eq!((loose.of_key(9_990), loose.of_key(9_989)), (Some((0, 4)), None));
     }
 }

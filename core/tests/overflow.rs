@@ -61,6 +61,9 @@ impl Model {
             let droppable = |message: &Message| message.overflow != Overflow::Close && !same(message);
             let oldest = self.queued.iter().position(droppable);
             let (Some(oldest), false) = (oldest, overflow == Overflow::Skip) else {
+                if self.queued.iter().any(same) && self.bytes() - replaced + size <= MARKS.queue_max_bytes {
+                    break;
+                }
                 self.losses.skipped += 1;
                 return Sent::Skipped;
             };
@@ -228,6 +231,68 @@ fn above_the_allowance_what_must_arrive_closes_and_the_rest_is_skipped() {
     assert_eq!(connection.reason(), Some(CloseReason::SendBudget));
     assert!(matches!(connection.poll_action(&mut pool), Some(Action::Close)));
     assert_eq!((pool.bytes_out(), pool.batches_out()), (0, 0));
+}
+
+/// All that would be sent now.
+fn wire(connection: &mut Connection, pool: &mut ChunkPool) -> Vec<u8> {
+    let batch = poll_send(connection, pool).expect("something is queued");
+    batch.slices().flatten().copied().collect()
+}
+
+#[test]
+fn a_newer_value_that_is_larger_comes_in_the_olders_place() {
+    const VALUE: Overflow = Overflow::Conflate { key: 7 };
+    let (mut connection, mut pool) = (Connection::open(false), ChunkPool::new());
+    assert_eq!(send(&mut connection, &mut pool, &[1; 50], VALUE, false), Sent::Queued);
+    // What must arrive came behind it, up to above the high mark.
+    assert_eq!(send(&mut connection, &mut pool, &[2; 5_000], Overflow::Close, false), Sent::High);
+    assert_eq!(send(&mut connection, &mut pool, &[3; 51], VALUE, false), Sent::High);
+    assert_eq!(connection.losses(), Losses { conflated: 1, ..Losses::default() });
+    // But nothing goes beyond what a queue may hold.
+    assert_eq!(send(&mut connection, &mut pool, &[4; 8_000], VALUE, false), Sent::Skipped);
+    assert_eq!(wire(&mut connection, &mut pool), [vec![2; 5_000], vec![3; 51]].concat());
+
+    let (mut connection, mut pool) = (Connection::open(false), ChunkPool::new());
+    pool.set_allowance(150);
+    for (bytes, overflow) in [(&[1; 50][..], VALUE), (&[2; 80], Overflow::Close), (&[3; 70], VALUE)] {
+        assert_eq!(send(&mut connection, &mut pool, bytes, overflow, false), Sent::Queued);
+    }
+    // The budget holds all the same.
+    assert_eq!(pool.bytes_out(), 150);
+    assert_eq!(send(&mut connection, &mut pool, &[4; 71], VALUE, false), Sent::Skipped);
+    assert_eq!(wire(&mut connection, &mut pool), [vec![2; 80], vec![3; 70]].concat());
+}
+
+#[test]
+fn an_encoder_that_panics_loses_its_own_message_only() {
+    let (mut connection, mut pool) = (Connection::open(false), ChunkPool::new());
+    send(&mut connection, &mut pool, b"must arrive,", Overflow::Close, false);
+    connection.notify(1);
+    send(&mut connection, &mut pool, b"old", Overflow::Conflate { key: 7 }, false);
+    send(&mut connection, &mut pool, b"new", Overflow::Conflate { key: 7 }, false);
+    let mut panics = || {
+        connection.send_loose(5, Overflow::Skip, 0, &MARKS, &mut pool, |batch, pool| {
+            batch.append(5, pool, |_| panic!("as encoders do"));
+        })
+    };
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut panics)).is_err());
+    assert_eq!(connection.losses(), Losses { conflated: 1, ..Losses::default() });
+    let mut batch = poll_send(&mut connection, &mut pool).unwrap();
+    assert_eq!(batch.slices().flatten().copied().collect::<Vec<_>>(), b"must arrive,new");
+    batch.advance(batch.remaining());
+    connection.handle_sent(batch, Ok(()), &MARKS, &mut pool);
+    assert_eq!((connection.next_sent_token(), pool.bytes_out()), (Some(1), 0));
+}
+
+#[test]
+fn values_without_end_take_little_to_remember() {
+    let (mut connection, mut pool) = (Connection::open(false), ChunkPool::new());
+    send(&mut connection, &mut pool, b"in flight", Overflow::Close, false);
+    let batch = poll_send(&mut connection, &mut pool).expect("something is queued");
+    for _ in 0..10_000_u32 {
+        send(&mut connection, &mut pool, b"v", Overflow::Conflate { key: 7 }, false);
+        assert!(pool.bytes_out() < batch.len() + 2_000, "{} dead ones are remembered", pool.bytes_out());
+    }
 }
 
 /// Each defect that is put into this on purpose breaks the model.

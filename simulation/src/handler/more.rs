@@ -103,7 +103,10 @@ impl<C: Wire> Everything<C> {
             format!("session {id}, open: {was_open}; a message that may be lost was answered {sent:?}")
         });
         // An empty queue takes it, and so does one that was emptied for it.
-        self.shared.ledger().ensure(after <= before.max(marks.high_water_bytes) || after == size, || {
+        // A value that replaces a smaller one may be behind much that must arrive.
+        let replaces = matches!(overflow, Overflow::Conflate { .. }) && after <= before + size;
+        let kept = after <= before.max(marks.high_water_bytes) || after == size || replaces;
+        self.shared.ledger().ensure(kept, || {
             format!("session {id}: messages that may be lost filled the queue from {before} to {after} bytes")
         });
     }
