@@ -16,7 +16,8 @@ macro_rules! counters {
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
         pub struct Counters {
             $($(#[$doc])* pub $field: u64,)*
-            /// Sessions that ended, by [`CloseReason::index`].
+            /// Sessions that ended, and connections that were refused before they were sessions, by
+            /// [`CloseReason::index`].
             pub closed: [u64; CloseReason::COUNT],
         }
 
@@ -53,7 +54,8 @@ counters! {
     frames_received,
     /// Messages queued for sending.
     frames_sent,
-    /// Messages that `send` refused.
+    /// Messages that were refused, once for each session that was to get them: by `send` and its kin, and of what was
+    /// published to groups.
     frames_refused,
     /// Messages that a slow peer was not sent because they found no room ([`Overflow`](crate::Overflow)).
     messages_skipped,
@@ -71,21 +73,23 @@ counters! {
     held_back,
     /// Times that a session was not read from because it sent more than its `rates` allow.
     rate_pauses,
-    /// Jobs taken from the mailboxes, those for sessions that had gone included.
+    /// What shards took from their mailboxes: jobs that were posted, those for sessions that had gone included, and what
+    /// shards send each other (connections that are handed over, what is published to groups).
     jobs,
-    /// Jobs refused because a mailbox was full.
+    /// Posted jobs that were refused because a mailbox was full.
     jobs_refused,
     /// Turns of the shards.
     turns,
 }
 
 impl Counters {
-    /// Sessions that ended for this reason; the numbers inside the reason do not matter.
+    /// Sessions that ended for this reason, or connections that were refused for it
+    /// ([`is_refusal`](CloseReason::is_refusal)); the numbers inside the reason do not matter.
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]
     }
 
-    /// Sessions that ended, whatever the reason.
+    /// Sessions that ended, and connections that were refused, whatever the reason.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }

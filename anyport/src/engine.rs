@@ -376,6 +376,7 @@ impl Engine {
             desk: Arc::new(desk),
             threads: Vec::new(),
             logic: Vec::new(),
+            joined: (0, 0),
             addresses: vec![None; templates.len()],
             kinds: self.services.iter().map(|service| service.kind).collect(),
             recent: self.services.iter().map(|service| service.recent.clone()).collect(),
@@ -603,6 +604,8 @@ pub struct Running {
     desk: Arc<Desk>,
     threads: Vec<ShardThread>,
     logic: Vec<LogicThread>,
+    /// Shards and logic threads that were joined.
+    joined: (usize, usize),
     addresses: Vec<Option<Address>>,
     kinds: Vec<ServiceKind>,
     published: Vec<Vec<Arc<Published>>>,
@@ -644,12 +647,12 @@ impl Running {
 
     /// Shards.
     pub fn shards(&self) -> usize {
-        self.threads.len()
+        self.threads.len() + self.joined.0
     }
 
     /// Logic threads, of all services.
     pub fn logic_threads(&self) -> usize {
-        self.logic.len()
+        self.logic.len() + self.joined.1
     }
 
     /// Counters of a service, summed over its shards. Zeros if there is no such service.
@@ -697,6 +700,8 @@ impl Running {
     fn join_threads(&mut self) -> Result<()> {
         let panicked = || std::io::Error::other("its thread panicked; this is a bug");
         let mut first = Ok(());
+        // Whoever asks how many there are is still told.
+        self.joined = (self.shards(), self.logic_threads());
         // They end in this order.
         for (thread, handle) in self.logic.drain(..).enumerate() {
             let result = handle.join();

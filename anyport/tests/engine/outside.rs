@@ -276,7 +276,10 @@ fn a_connect_that_nobody_answers_does_not_outlive_its_engine(driver: DriverChoic
     let mut running = engine.start().unwrap();
     assert_eq!(events.next(), Event::Open);
     running.stopper().drain();
+    let threads = (running.shards(), running.logic_threads());
     running.wait().unwrap();
+    // It stays to be asked.
+    assert!(threads.0 > 0 && threads == (running.shards(), running.logic_threads()));
     // Each has ended as one or the other: none was left to the system.
     let counters = running.counters(0);
     assert_eq!(counters.connected + counters.connect_failed, CONNECTIONS as u64, "{counters:?}");
