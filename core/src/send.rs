@@ -26,6 +26,8 @@ const TAILS_KEPT: usize = if cfg!(guard_pages) { 0 } else { 4 << 10 };
 const SHARED_COPIED_BYTES: usize = CHUNK_BYTES;
 /// A part of an edition that is less than one in so many of its bytes is copied to stand behind others.
 const PART_OF_EDITION: usize = 4;
+/// The same for one that goes first: who keeps up holds the edition for a moment, and a copy costs all of them.
+const FIRST_PART_OF_EDITION: usize = 16;
 /// Pieces for which a pooled batch keeps room.
 const PIECES_KEPT: usize = 64;
 
@@ -182,12 +184,16 @@ impl SendBatch {
     }
 
     /// Appends a part of an edition. To an empty batch it goes without a copy: that is the case of everyone who keeps
-    /// up. Behind others a small one is copied, as of [`append_shared`](Self::append_shared), and so is one that is little
-    /// of its edition: a part keeps the whole edition alive, and a queue of such would hold far more than it counts.
+    /// up. Behind others a small one is copied, as of [`append_shared`](Self::append_shared). One that is little of its
+    /// edition is copied anyway: it would keep the whole edition alive, and a queue of such far more than it counts.
     pub fn append_part(&mut self, edition: &Edition, range: Range<usize>, pool: &mut ChunkPool) {
         debug_assert_eq!(self.sent, 0, "a batch in flight is not appended to");
-        let little = range.len() <= SHARED_COPIED_BYTES || range.len() < edition.len() / PART_OF_EDITION;
-        if self.len > 0 && little {
+        let little = if self.len == 0 {
+            range.len() < edition.len() / FIRST_PART_OF_EDITION
+        } else {
+            range.len() <= SHARED_COPIED_BYTES || range.len() < edition.len() / PART_OF_EDITION
+        };
+        if little {
             self.append(range.len(), pool, |out| out.extend_from_slice(&edition[range]));
         } else if !range.is_empty() {
             self.len += range.len();
@@ -479,6 +485,15 @@ mod tests {
     #[test]
     fn a_queue_of_parts_keeps_no_more_than_four_times_its_bytes_alive() {
         let mut pool = ChunkPool::new();
+        let mut first = pool.take();
+        let (part, word) = (Edition::new(vec![1; 160]), Edition::new(vec![3; 177]));
+        first.append_part(&word, 0..10, &mut pool);
+        assert_eq!(Arc::strong_count(&word), 1, "a word of a long edition is copied, also if it goes first");
+        pool.give(first);
+        let mut first = pool.take();
+        first.append_part(&part, 0..10, &mut pool);
+        assert_eq!(Arc::strong_count(&part), 2);
+        pool.give(first);
         let mut batch = pool.take();
         put(&mut batch, &mut pool, b"before");
         let (little, whole) = (Edition::new(vec![1; 400_000]), Edition::new(vec![2; 40_000]));
