@@ -2,7 +2,6 @@
 //!
 //! Every address belongs to the one simulated machine, except those reserved for documentation: they are
 //! nobody's, so that tests have somewhere that cannot be bound or reached.
-
 //!
 //! A path stands in the network as an address that no IP service can have, so that listeners, connections and chance
 //! know nothing of paths.
@@ -46,7 +45,7 @@ pub(super) fn destination(address: SocketAddr) -> SocketAddr {
 
 /// How well a listener at `bound` fits a connection to `to`: `None` if not at all, more for a nearer match.
 pub(super) fn match_score(bound: SocketAddr, to: SocketAddr) -> Option<u32> {
-    if bound.port() != to.port() {
+    if bound.port() != to.port() || path_of(bound).is_some() != path_of(to).is_some() {
         None
     } else if bound.ip() == to.ip() {
         Some(2)
@@ -82,6 +81,11 @@ mod tests {
         }
         assert_eq!(path_of("[::1]:1".parse().unwrap()), None);
         assert_eq!(match_score(of_path(1), of_path(2)), None);
+        assert_eq!(match_score(of_path(1), of_path(1)), Some(2));
+        assert!(
+            !overlap("[::]:1".parse().unwrap(), of_path(1)),
+            "a listener at every address is not at a path"
+        );
     }
 
     fn at(address: &str) -> SocketAddr {

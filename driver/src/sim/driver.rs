@@ -535,6 +535,9 @@ impl Drop for Sim {
     fn drop(&mut self) {
         let mut net = self.net.borrow_mut();
         net.remove_driver(self.number);
+        for (_, file) in self.files.iter() {
+            net.disk.close(file.content());
+        }
         for (_, socket) in self.sockets.iter() {
             match socket {
                 Socket::Listener(state) => net.close_listener(state.listening),

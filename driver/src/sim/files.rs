@@ -43,6 +43,12 @@ pub(super) struct SimFile {
     close: Option<Token>,
 }
 
+impl SimFile {
+    pub(super) fn content(&self) -> ContentId {
+        self.content
+    }
+}
+
 impl Sim {
     pub(super) fn open_to_append(&mut self, path: &Path) -> io::Result<(FileKey, u64)> {
         if self.files.len() >= FILES_MAX as usize {
@@ -54,10 +60,9 @@ impl Sim {
         if let Some(drawn) = net.chance.fires(&mut dice, FaultClass::FileOpen, FaultSite::OpenFile) {
             return Err(io_error(failure(FaultClass::FileOpen, drawn).0));
         }
-        let content = net.disk.open(path).ok_or_else(|| {
-            let text =
-                format!("there can be no file {}: part of its path is a file, or empty", path.display());
-            io::Error::new(io::ErrorKind::NotFound, text)
+        let content = net.disk.open(path).map_err(|kind| {
+            let text = format!("{} can be no file: it is a folder, below a file, or empty", path.display());
+            io::Error::new(kind, text)
         })?;
         let length = net.disk.length(content);
         let file = SimFile { path: path.to_owned(), content, dice, busy: None, close: None };
@@ -112,7 +117,9 @@ impl Sim {
         let Some(state) = self.files.get_mut(key) else { return };
         let Some(busy) = state.busy.take() else {
             let token = state.close.expect("a file goes on only if it has something to do");
+            let content = state.content;
             self.files.remove(key);
+            self.net.borrow_mut().disk.close(content);
             return self.complete(token, Outcome::FileClosed(Ok(())));
         };
         let (token, outcome) = match busy {
@@ -180,7 +187,9 @@ impl Sim {
                 return Err(Fault::new(FaultKind::Other, 21));
             }
         }
-        state.content = disk.open(&state.path).expect("it was opened before");
+        let old =
+            std::mem::replace(&mut state.content, disk.open(&state.path).expect("it was opened before"));
+        disk.close(old);
         Ok(())
     }
 
