@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyport_core::SlabKey;
@@ -135,6 +135,7 @@ impl PipePeer {
     /// Does `step` until it gives something.
     fn transfer(&self, mut step: impl FnMut(&mut State) -> Option<io::Result<usize>>) -> io::Result<usize> {
         let mut state = self.pipe.lock();
+        let mut until = None;
         loop {
             if let Some(result) = step(&mut state) {
                 self.hub.announce(state);
@@ -143,7 +144,13 @@ impl PipePeer {
             if !self.blocks {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            state = self.pipe.wait(state, self.timeout)?;
+            let left = self.timeout.map(|timeout| {
+                let now = Instant::now();
+                // A time that no clock reaches is never over.
+                let until = *until.get_or_insert(now.checked_add(timeout));
+                until.map_or(timeout, |until| until.saturating_duration_since(now))
+            });
+            state = self.pipe.wait(state, left)?;
         }
     }
 }
@@ -192,5 +199,32 @@ impl Drop for PipePeer {
 impl fmt::Debug for PipePeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipePeer").field("blocks", &self.blocks).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, sync::atomic::AtomicBool, sync::atomic::Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_time_out_does_not_begin_anew_with_every_look() {
+        let mut peer = PipeHub::new().connect().unwrap();
+        peer.set_timeout(Some(Duration::from_millis(20)));
+        let (pipe, over) = (Arc::clone(&peer.pipe), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                while !over.load(Ordering::Acquire) {
+                    assert!(begun.elapsed() < Duration::from_secs(10), "the read waits still");
+                    pipe.notify_peer();
+                    std::thread::yield_now();
+                }
+            });
+            let error = peer.read(&mut [0]).unwrap_err();
+            over.store(true, Ordering::Release);
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        });
     }
 }
