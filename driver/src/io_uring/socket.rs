@@ -90,6 +90,8 @@ pub(super) enum Connecting {
 
 /// One socket. A slot is freed only when nothing is in flight on it.
 pub(super) struct Socket {
+    /// Dropped before the descriptor: the file of a Unix socket goes before its listener.
+    pub(super) listening: Option<Box<Listening>>,
     pub(super) descriptor: Descriptor,
     pub(super) receiving: Receiving,
     pub(super) closing: bool,
@@ -113,7 +115,6 @@ pub(super) struct Socket {
     /// The batch in flight: the kernel reads from it until its completion.
     pub(super) batch: Option<Box<SendBatch>>,
     pub(super) gather: Option<Box<Gather>>,
-    pub(super) listening: Option<Box<Listening>>,
     pub(super) connecting: Option<Box<Connecting>>,
 }
 

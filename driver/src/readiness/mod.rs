@@ -290,6 +290,8 @@ impl Readiness {
         if let Some(shutdown) = socket.shutdown {
             self.finished.push(shutdown, Outcome::ShutDown(Err(cancelled)));
         }
+        // The file of a Unix socket goes before its listener: see `unix/local.rs`.
+        drop(socket.role);
         drop(socket.fd);
         self.finished.push(token, Outcome::Closed(Ok(())));
     }

@@ -55,8 +55,9 @@ pub(super) struct BackOff {
 
 /// One socket. Dropping it closes the descriptor, which also takes it out of epoll and kqueue.
 pub(super) struct Socket {
-    pub(super) fd: OwnedFd,
+    /// Dropped before the descriptor: the file of a Unix socket goes before its listener.
     pub(super) role: Role,
+    pub(super) fd: OwnedFd,
     /// Nothing was submitted on it since it was accepted (sentence 13).
     pub(super) movable: bool,
     /// The last edge said that there is something to read, and no read has shown otherwise.

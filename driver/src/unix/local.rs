@@ -1,8 +1,10 @@
-//! Listening at a path: the file of a Unix socket, from before the bind until after the close.
+//! Listening at a path: the file of a Unix socket, from the bind until just before the close. (After it, the file would
+//! look like that of a dead server, and another one might take its place in the moment in which it is removed.)
 //!
 //! A server that dies leaves its file behind, and the next one must neither fail because of it nor take the file of a
 //! server that lives. So a file that is there is knocked at: whoever answers keeps it, and only a socket at which
-//! nobody listens is removed. A file that is no socket is never touched.
+//! nobody listens is removed. A file that is no socket is never touched. On macOS and the BSDs a server whose backlog is
+//! full refuses as a dead one does, which cannot be told apart: there, do not start a second one at the path of a busy one.
 
 use std::{
     fs, io,
