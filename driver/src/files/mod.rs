@@ -76,6 +76,10 @@ impl Files {
         options: FileOptions,
         waker: &Waker,
     ) -> io::Result<(FileKey, u64)> {
+        // Before the file is made.
+        if self.entries.len() >= FILES_MAX as usize {
+            return Err(too_many());
+        }
         let Opened { file, length, length_max } = disk::open(path, options)?;
         if self.helper.is_none() {
             self.helper = Some(Helper::start(waker.clone())?);

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::{INVALID, IoUring, outcome, tag::Tag};
 use crate::{
+    FILES_MAX,
     files::{
         disk::{self, Opened},
         helper::{Done, Helper, Work},
@@ -36,6 +37,8 @@ enum Busy {
     Sync(Token),
     /// Our thread is at it.
     Rotate(Token),
+    /// It is over without the kernel; until this is out, it counts as in flight.
+    Over(Completion),
 }
 
 /// One file. A slot is freed only when nothing is in flight on it.
@@ -91,6 +94,10 @@ impl RingFile {
 
 impl IoUring {
     pub(super) fn open_to_append(&mut self, path: &Path, options: FileOptions) -> io::Result<(FileKey, u64)> {
+        // Before the file is made.
+        if self.files.len() >= FILES_MAX as usize {
+            return Err(too_many());
+        }
         let Opened { file, length: end, length_max } = disk::open(path, options)?;
         let path = path.to_owned();
         let file = RingFile {
@@ -112,10 +119,10 @@ impl IoUring {
             return self.queue(token, Outcome::Appended(batch, Err(INVALID)));
         };
         if batch.remaining() == 0 {
-            return self.queue(token, Outcome::Appended(batch, Ok(())));
+            return self.end_by_itself(key, token, Outcome::Appended(batch, Ok(())));
         }
         if !file.may_grow() {
-            return self.queue(token, Outcome::Appended(batch, Err(disk::too_long())));
+            return self.end_by_itself(key, token, Outcome::Appended(batch, Err(disk::too_long())));
         }
         file.busy = Some(Busy::Append(token, batch));
         self.push_write(key);
@@ -146,7 +153,9 @@ impl IoUring {
         if self.helper.is_none() {
             match Helper::start(self.waker.clone()) {
                 Ok(helper) => self.helper = Some(helper),
-                Err(error) => return self.queue(token, Outcome::Rotated(Err(disk::fault_of(&error)))),
+                Err(error) => {
+                    return self.end_by_itself(key, token, Outcome::Rotated(Err(disk::fault_of(&error))));
+                }
             }
         }
         let (Some(helper), Some(file)) = (&mut self.helper, self.files.get_mut(key.0)) else {
@@ -162,6 +171,15 @@ impl IoUring {
             None => return self.queue(token, Outcome::FileClosed(Err(INVALID))),
         }
         self.finish_close_of_file(key);
+    }
+
+    /// Sends the outcome of an operation that is over without the kernel through the ring, which brings it out.
+    fn end_by_itself(&mut self, key: FileKey, token: Token, outcome: Outcome) {
+        let file = self.files.get_mut(key.0).expect("what is over was on a file that is there");
+        file.busy = Some(Busy::Over(Completion { token, outcome }));
+        let entry = opcode::Nop::new().build().user_data(Tag::Over.with(key.0));
+        // SAFETY: it points at nothing.
+        unsafe { self.ring.push(&entry) };
     }
 
     fn idle_file(&mut self, key: FileKey) -> Option<&mut RingFile> {
@@ -222,6 +240,13 @@ impl IoUring {
         self.finish_close_of_file(key);
     }
 
+    pub(super) fn over(&mut self, key: FileKey, out: &mut Vec<Completion>) {
+        let file = self.files.get_mut(key.0).expect("a slot is not freed before what is over is out");
+        let Some(Busy::Over(completion)) = file.busy.take() else { unreachable!("it was in flight") };
+        out.push(completion);
+        self.finish_close_of_file(key);
+    }
+
     /// Takes back what our thread has done.
     pub(super) fn collect_rotated(&mut self) {
         while let Some((key, done)) = self.helper.as_mut().and_then(Helper::take) {
@@ -235,8 +260,7 @@ impl IoUring {
                 std::mem::replace(&mut file.file, new.file)
             });
             let result = old.map(|old| self.close_descriptor(old)).map_err(|(_, fault)| fault);
-            self.queue(token, Outcome::Rotated(result));
-            self.finish_close_of_file(FileKey(key));
+            self.end_by_itself(FileKey(key), token, Outcome::Rotated(result));
         }
     }
 }

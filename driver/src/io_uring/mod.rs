@@ -349,6 +349,7 @@ impl IoUring {
             Tag::Wake | Tag::Ignored => {}
             Tag::Append => self.appended(FileKey(key), entry.result(), out),
             Tag::Sync => self.synced(FileKey(key), entry.result(), out),
+            Tag::Over => self.over(FileKey(key), out),
             Tag::Install => unreachable!("waited for where it was submitted"),
         }
     }
@@ -443,7 +444,6 @@ impl IoUring {
         let woken = self.waker.awake();
         result?;
         self.ending.note_submitted();
-        self.collect_rotated();
         let queued = self.queued.len().min(COMPLETIONS_MAX);
         completions.extend(self.queued.drain(..queued));
         let mut scratch = std::mem::take(&mut self.scratch);

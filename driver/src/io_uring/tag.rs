@@ -27,6 +27,8 @@ pub(super) enum Tag {
     Append = 9,
     /// Sync of the file of this key.
     Sync = 10,
+    /// Nothing: what was in flight on the file of this key is over, and its outcome may come out.
+    Over = 11,
 }
 
 /// Most slots of a table that user data can name.
@@ -57,6 +59,7 @@ impl Tag {
             8 => Self::Check,
             9 => Self::Append,
             10 => Self::Sync,
+            11 => Self::Over,
             other => panic!("a completion with unknown user data kind {other}"),
         };
         let index = (user_data >> 32) as u32 & (INDEX_MAX - 1);
@@ -81,6 +84,7 @@ mod tests {
             Tag::Wake,
             Tag::Append,
             Tag::Sync,
+            Tag::Over,
         ] {
             assert_eq!(Tag::parse(tag.with(key)), (tag, key));
         }

@@ -203,6 +203,26 @@ pub(crate) fn s14_an_empty_batch_completes<W: Disk>(seed: u64) {
     assert_eq!(bed.world.read(&folder.file("a.log")), Some(Vec::new()));
 }
 
+pub(crate) fn s14_an_empty_batch_is_in_flight_until_its_completion_is_out<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let folder = bed.world.folder();
+    let file = bed.open_file(&folder.file("a.log"));
+    let append = bed.append(file, b"");
+    let sync = bed.submit(Op::Sync { file });
+    assert_eq!(bed.end(sync), Seen::Synced(Err(INVALID)));
+    assert_eq!(bed.end(append), appended(0));
+    bed.append_whole(file, b"x");
+}
+
+pub(crate) fn s14_a_folder_is_no_file_to_append_to<W: Disk>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let folder = bed.world.folder();
+    let path = folder.file("a.log");
+    bed.world.put_folder(&path);
+    let error = bed.driver().open_file(&path, &FileOptions::default()).expect_err("no file");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+}
+
 pub(crate) fn s14_a_sync_completes<W: Disk>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let folder = bed.world.folder();
@@ -400,6 +420,9 @@ pub(crate) fn s14_there_is_a_bound_on_open_files<W: Disk>(seed: u64) {
         }
     };
     assert!(files.len() <= FILES_MAX as usize && files.len() > 100, "{} files: {refused}", files.len());
+    let another = folder.file("b.log");
+    assert!(bed.driver().open_file(&another, &FileOptions::default()).is_err());
+    assert_eq!(bed.world.read(&another), None, "a file that is refused is not made");
     bed.close_file(files.pop().expect("some opened"));
     let file = bed.open_file(&path);
     bed.append_whole(file, b"there is room again");

@@ -260,6 +260,8 @@ macro_rules! suite {
                     s14_megabytes_arrive_exact,
                     s14_appends_one_after_the_other_keep_their_order,
                     s14_an_empty_batch_completes,
+                    s14_an_empty_batch_is_in_flight_until_its_completion_is_out,
+                    s14_a_folder_is_no_file_to_append_to,
                     s14_a_sync_completes,
                     s14_a_second_operation_is_refused_and_the_first_goes_on,
                     s14_a_close_joins_the_append_in_flight,
