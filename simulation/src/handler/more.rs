@@ -104,7 +104,7 @@ impl<C: Wire> Everything<C> {
         });
         // An empty queue takes it, and so does one that was emptied for it.
         // A value that replaces a smaller one may be behind much that must arrive.
-        let replaces = matches!(overflow, Overflow::Conflate { .. }) && after <= before + size;
+        let replaces = matches!(overflow, Overflow::Conflate { .. }) && after < before + size;
         let kept = after <= before.max(marks.high_water_bytes) || after == size || replaces;
         self.shared.ledger().ensure(kept, || {
             format!("session {id}: messages that may be lost filled the queue from {before} to {after} bytes")
