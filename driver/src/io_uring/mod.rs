@@ -605,11 +605,13 @@ impl Driver for IoUring {
             self.cancel_again();
             self.feed_starved();
             self.collect_rotated();
-            let idle =
+            let quiet =
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
+            // Of those that were armed now, some may have nothing to receive: then the next ones have their turn.
+            let idle = quiet && (self.starved.is_empty() || self.buffers.offered() == 0);
             let sleep = if idle { Sleep::AtMost(self.patience(timeout, &mut deadline)) } else { Sleep::No };
             let woken = self.turn(sleep, completions)?;
-            let over = !idle || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let over = !quiet || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // What is left are completions of the driver's own doing, and its own timer.
             if woken || over || completions.len() > before {
                 return Ok(());

@@ -280,6 +280,24 @@ pub(crate) fn s06_receives_that_ran_dry_and_were_cancelled_take_nobodys_turn<W: 
     }
 }
 
+pub(crate) fn s04_quiet_sockets_that_found_no_buffer_keep_nobody_waiting<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::with(seed, TWO_BUFFERS);
+    let _hog = run_dry(&mut bed);
+    let mut pairs = bed.pairs(20);
+    let receives: Vec<_> = pairs.iter().map(|(socket, _)| bed.receive(*socket)).collect();
+    bed.settle();
+    bed.holds = false;
+    bed.recycle_all();
+    // Only the last one has something to receive.
+    pairs[19].1.feed(b"x");
+    // In one wait: short ones would find it after all.
+    let start = bed.driver().now();
+    while bed.received(receives[19]).is_empty() {
+        bed.wait(Some(LONG));
+        assert!(bed.driver().now() - start < LONG, "it was forgotten");
+    }
+}
+
 pub(crate) fn s10_a_socket_that_ran_dry_can_be_closed<W: World>(seed: u64) {
     let mut bed = Bed::<W>::with(seed, TWO_BUFFERS);
     let _hog = run_dry(&mut bed);

@@ -136,6 +136,7 @@ macro_rules! suite {
                     s04_small_buffers_carry_small_pieces,
                     s06_a_receive_that_ran_dry_can_be_cancelled,
                     s06_receives_that_ran_dry_and_were_cancelled_take_nobodys_turn,
+                    s04_quiet_sockets_that_found_no_buffer_keep_nobody_waiting,
                     s10_a_socket_that_ran_dry_can_be_closed,
                     s04_a_lease_of_another_driver_is_refused,
                 ]
