@@ -18,6 +18,8 @@ use crate::{
 const BUFFER_BYTES: usize = 64 << 10;
 /// Buffers that are kept for reuse; more are freed.
 const BUFFERS_KEPT: usize = 64;
+/// Bytes that may be kept however little the memory is: one chunk is no reason to stop everybody.
+const KEPT_MIN_BYTES: usize = 64 << 10;
 /// In the token of the close of a connection that nobody named.
 const NAMELESS: u32 = u32::MAX;
 
@@ -41,8 +43,10 @@ pub struct RelayEnd {
     file_ops: usize,
     prefix: u64,
     memory: Memory,
-    /// Sockets with bytes that wait for credit, in the order in which they ran dry.
+    /// Sockets that wait for credit, with bytes or stopped, in the order in which they ran dry.
     dry: VecDeque<u32>,
+    /// Too much is kept: every receive was cancelled or is about to end, and none begins.
+    stopped: bool,
     door: Option<Door>,
     gone: bool,
 }
@@ -59,6 +63,9 @@ struct Memory {
     spare: Vec<Vec<u8>>,
     /// The relay knows that credit is short.
     starving: bool,
+    /// Bytes that sockets keep, and how many may be before all of them stop.
+    kept: usize,
+    kept_max: usize,
 }
 
 struct EndSocket {
@@ -122,6 +129,7 @@ impl RelayEnd {
     pub fn new(seat: EndSeat, config: DriverConfig, prefix: u32, waker: Waker) -> Self {
         let EndSeat { orders, news } = seat;
         orders.open(waker);
+        let credit = config.receive_memory_bytes.max(config.receive_buffer_bytes);
         Self {
             orders,
             inbox: VecDeque::new(),
@@ -136,14 +144,17 @@ impl RelayEnd {
             prefix: u64::from(prefix) << 32,
             memory: Memory {
                 piece_bytes: config.receive_buffer_bytes,
-                credit: config.receive_memory_bytes.max(config.receive_buffer_bytes),
+                credit,
                 filling: None,
                 buffer: Vec::new(),
                 pieces: 0,
                 spare: Vec::new(),
                 starving: false,
+                kept: 0,
+                kept_max: credit.saturating_mul(2).max(KEPT_MIN_BYTES),
             },
             dry: VecDeque::new(),
+            stopped: false,
             door: None,
             gone: false,
         }
@@ -157,6 +168,14 @@ impl RelayEnd {
     /// True once the relay has gone.
     pub fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// Bytes that wait for credit here.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn kept(&self) -> usize {
+        let kept = self.sockets.iter().flatten().filter_map(|socket| socket.kept.as_ref());
+        assert_eq!(kept.map(|kept| kept.bytes.len()).sum::<usize>(), self.memory.kept, "it counts right");
+        self.memory.kept
     }
 
     // ---- a listener of somebody else ----
@@ -204,6 +223,9 @@ impl RelayEnd {
                 io.recycle(lease);
                 if let Some(key) = pause {
                     io.cancel(key, OpKind::Receive);
+                }
+                if self.memory.kept > self.memory.kept_max && !self.stopped {
+                    self.stop_receiving(io);
                 }
             }
             Outcome::Received(end) => self.receive_ended(io, name, end),
@@ -340,7 +362,7 @@ impl RelayEnd {
         match op {
             Op::Receive { .. } => {
                 socket.wanted = true;
-                if socket.kept.is_some() {
+                if self.stopped || socket.kept.is_some() {
                     self.run_dry(name);
                     return;
                 }
@@ -348,7 +370,7 @@ impl RelayEnd {
             }
             Op::Close { .. } => {
                 socket.closing = true;
-                socket.kept = None;
+                self.memory.free(socket.kept.take());
                 if std::mem::take(&mut socket.queued) {
                     self.dry.retain(|&dry| dry != name);
                 }
@@ -408,6 +430,7 @@ impl RelayEnd {
             return None;
         }
         socket.kept.get_or_insert_default().bytes.extend_from_slice(bytes);
+        memory.kept += bytes.len();
         let pauses = !std::mem::replace(&mut socket.pausing, true);
         let key = match socket.key {
             Key::Open(key) if pauses => Some(key),
@@ -426,8 +449,12 @@ impl RelayEnd {
         let is_cancel =
             matches!(end, Received::Failed(Fault { kind: FaultKind::Cancelled, .. })) && !socket.closing;
         let outcome = match &mut socket.kept {
-            // What was kept has gone on meanwhile.
             None if is_cancel && pausing && !cancelled => {
+                if self.stopped || socket.queued {
+                    // It goes on when its turn comes.
+                    return self.run_dry(name);
+                }
+                // What was kept has gone on meanwhile.
                 socket.armed = true;
                 if let Key::Open(socket) = socket.key {
                     io.submit(token, Op::Receive { socket });
@@ -466,28 +493,57 @@ impl RelayEnd {
         }
     }
 
+    /// Cancels every receive: without it, each socket would keep what it receives before it is found to be dry.
+    #[cold]
+    fn stop_receiving<D: Driver>(&mut self, io: &mut D) {
+        self.stopped = true;
+        for name in 0..self.sockets.len() {
+            let Some(socket) = &mut self.sockets[name] else { continue };
+            let goes_on = socket.armed && !socket.pausing && !socket.cancelled && !socket.closing;
+            if let (Key::Open(key), true) = (socket.key, goes_on) {
+                socket.pausing = true;
+                io.cancel(key, OpKind::Receive);
+                self.run_dry(name as u32);
+            }
+        }
+    }
+
     fn run_dry(&mut self, name: u32) {
         if !std::mem::replace(&mut self.socket(name).queued, true) {
             self.dry.push_back(name);
         }
     }
 
-    /// Sends on what was kept, as far as the credit goes: each socket a piece, in turn.
+    /// Sends on what was kept, as far as the credit goes: each socket a piece, in turn. Then those go on that were
+    /// stopped before they had anything.
     fn serve_dry<D: Driver>(&mut self, io: &mut D) {
         while let Some(&name) = self.dry.front() {
             let token = self.token(name);
             let Self { sockets, memory, news, dry, .. } = self;
             let socket = sockets[name as usize].as_mut().expect("a socket that closes is taken out");
-            let Some(kept) = socket.kept.as_mut().filter(|_| socket.wanted) else {
+            if !socket.wanted {
                 socket.queued = false;
                 dry.pop_front();
                 continue;
-            };
-            let left = &kept.bytes[kept.at..];
-            if !left.is_empty() && !memory.has_credit() {
+            }
+            let left = socket.kept.as_ref().map_or(&[][..], |kept| &kept.bytes[kept.at..]);
+            let only_ends = left.is_empty() && socket.kept.is_some();
+            if !only_ends && !memory.has_credit() {
                 memory.say_starving(news);
                 return;
             }
+            let Some(kept) = &mut socket.kept else {
+                self.stopped = false;
+                socket.queued = false;
+                dry.pop_front();
+                // Else it goes on when the end of the cancelled one comes.
+                if let (Key::Open(key), false) = (socket.key, socket.armed) {
+                    socket.armed = true;
+                    io.submit(token, Op::Receive { socket: key });
+                }
+                continue;
+            };
+            let left = &kept.bytes[kept.at..];
             let piece = &left[..left.len().min(memory.piece_bytes)];
             if !piece.is_empty() {
                 memory.send(name, piece, news);
@@ -499,7 +555,12 @@ impl RelayEnd {
                 continue;
             }
             let end = kept.end.take();
-            socket.kept = None;
+            memory.free(socket.kept.take());
+            if end.is_none() && self.stopped {
+                // Behind those that were stopped.
+                dry.push_back(name);
+                continue;
+            }
             socket.queued = false;
             if let Some(end) = end {
                 socket.wanted = false;
@@ -509,6 +570,7 @@ impl RelayEnd {
                 io.submit(token, Op::Receive { socket: key });
             }
         }
+        self.stopped = false;
     }
 
     // ---- the end ----
@@ -530,7 +592,7 @@ impl RelayEnd {
             let Some(socket) = &mut self.sockets[name] else { continue };
             match socket.key {
                 Key::Open(socket_key) if !std::mem::replace(&mut socket.closing, true) => {
-                    socket.kept = None;
+                    self.memory.free(socket.kept.take());
                     io.submit(token, Op::Close { socket: socket_key });
                 }
                 Key::Open(_) => {}
@@ -608,6 +670,11 @@ impl Memory {
             buffer.clear();
             self.spare.push(buffer);
         }
+    }
+
+    /// What a socket kept is gone.
+    fn free(&mut self, kept: Option<Box<Kept>>) {
+        self.kept -= kept.map_or(0, |kept| kept.bytes.len());
     }
 
     fn say_starving(&mut self, news: &mut VecDeque<News>) {

@@ -18,9 +18,9 @@
 //!   them there. When the leases on a buffer have come back, it returns with the next orders.
 //! - **Credit.** Of each link, [`receive_memory_bytes`](crate::DriverConfig::receive_memory_bytes) may be under way.
 //!   What arrives for a logic thread that does not keep up is kept by its socket, beyond that memory, and receiving on
-//!   that socket is cancelled until buffers come back: each socket keeps what it receives until its cancel takes
-//!   effect, and nothing bounds the sum but the number of sockets. Then sockets go on in the order in which they ran
-//!   dry (sentence 4). Other logic threads of the shard notice nothing.
+//!   that socket is cancelled until buffers come back. When twice the memory is kept, every socket of the relay stops
+//!   receiving, so that no more is kept than arrives until the cancels take effect. Then sockets go on in the order in
+//!   which they ran dry or stopped (sentence 4). Other logic threads of the shard notice nothing.
 //! - **The end of one half** is the end of all that it held: a relay that is dropped closes its sockets, and one whose
 //!   I/O shard has gone ends everything on that link with a fault.
 

@@ -1,7 +1,9 @@
 //! Both halves, on the simulator, where sleeping for ever is noticed.
 
 use std::{
+    cell::RefCell,
     io,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -37,31 +39,33 @@ impl Shard {
     }
 }
 
-impl Pump for Shard {
+impl Pump for Rc<RefCell<Shard>> {
     fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.borrow().waker.clone()
     }
 
     fn pump(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let deadline = timeout.map(|timeout| self.now() + timeout);
         for _ in 0..PATIENCE {
-            self.turn()?;
-            if self.waker.awake() || deadline.is_some_and(|deadline| deadline <= self.now()) {
+            let mut shard = self.borrow_mut();
+            shard.turn()?;
+            if shard.waker.awake() || deadline.is_some_and(|deadline| deadline <= shard.io.now()) {
                 return Ok(());
             }
-            self.net.advance(Duration::from_millis(1));
+            shard.net.advance(Duration::from_millis(1));
         }
         panic!("the relay sleeps for ever");
     }
 
     fn now(&self) -> Instant {
-        self.io.now()
+        self.borrow().io.now()
     }
 }
 
 /// A relay on one shard, with a listener.
 struct Bench {
     relay: Relay,
+    shard: Rc<RefCell<Shard>>,
     net: SimNet,
     address: std::net::SocketAddr,
 }
@@ -73,11 +77,12 @@ impl Bench {
         let (seat, end) = link();
         let end = RelayEnd::new(end, config, 0, io.waker());
         let shard = Shard { net: net.clone(), io, end, waker: Waker::new(|| Ok(())) };
-        let mut relay = Relay::new(vec![seat], config, Box::new(shard));
+        let shard = Rc::new(RefCell::new(shard));
+        let mut relay = Relay::new(vec![seat], config, Box::new(Rc::clone(&shard)));
         let any: Address = "127.0.0.1:0".parse().expect("an address");
         let (listener, bound) = relay.listen(&any, &ListenOptions::default()).expect("the address is free");
         relay.submit(ACCEPT, Op::Accept { listener });
-        Self { relay, net, address: bound.ip().expect("of the net") }
+        Self { relay, shard, net, address: bound.ip().expect("of the net") }
     }
 
     /// A wait that only news ends.
@@ -129,4 +134,44 @@ fn a_link_that_starves_while_the_relay_sleeps_gets_its_buffers_back() {
             received += bench.take(completions);
         }
     }
+}
+
+#[test]
+fn however_many_peers_flood_a_thread_that_is_busy_what_is_kept_for_it_is_bounded() {
+    const MEMORY: usize = 64 << 10;
+    const PEERS: usize = 200;
+    const BYTES: usize = 24 << 10;
+    let config =
+        DriverConfig { sockets_max: 1_000, receive_memory_bytes: MEMORY, receive_buffer_bytes: 4 << 10 };
+    let mut bench = Bench::new(config);
+    let mut peers: Vec<_> = (0..PEERS).map(|_| (bench.pair().1, 0)).collect();
+    // They receive before anything comes.
+    bench.relay.wait(Some(Duration::from_millis(50)), &mut Vec::new()).expect("the simulator works");
+    let write = |peers: &mut Vec<(SimPeer, usize)>| {
+        for (peer, written) in peers {
+            *written += peer.write(&vec![1; BYTES - *written]);
+        }
+    };
+    // The thread is at something else: the shard has its turns, and nothing comes back.
+    let mut most = 0;
+    for _ in 0..500 {
+        write(&mut peers);
+        let mut shard = bench.shard.borrow_mut();
+        shard.turn().expect("the simulator works");
+        shard.net.advance(Duration::from_micros(100));
+        most = most.max(shard.end.kept());
+    }
+    assert!(most > MEMORY, "there was more than could be handed over: {most}");
+    // Twice the memory, what one wait gives, and what arrives while the cancels do.
+    assert!(most <= 4 * MEMORY, "{most} bytes kept");
+    // Nobody is forgotten, and no byte lost.
+    let mut received = 0;
+    while received < PEERS * BYTES {
+        write(&mut peers);
+        let completions = bench.wait();
+        received += bench.take(completions);
+    }
+    assert_eq!(received, PEERS * BYTES);
+    let shard = bench.shard.borrow();
+    assert_eq!(shard.end.kept(), 0);
 }
