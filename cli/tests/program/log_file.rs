@@ -13,6 +13,8 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("anyport-log-{name}-{}", std::process::id()));
+        // Process ids come again, and one that was killed left its folder.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).expect("a folder for the test");
         Self(path)
     }

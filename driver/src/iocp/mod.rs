@@ -73,6 +73,8 @@ use crate::{
 
 /// How long a dropped driver waits for the kernel to give anything back; beyond it memory is leaked instead.
 const JOIN_WAIT: Duration = Duration::from_secs(10);
+/// The longest sleep while a cancelled send has not ended.
+const CANCEL_AGAIN: Duration = Duration::from_millis(1);
 
 const INVALID: Fault = Fault::of(FaultKind::InvalidSocket);
 const CANCELLED: Fault = Fault::of(FaultKind::Cancelled);
@@ -102,6 +104,8 @@ pub struct Iocp {
     short_of_accepts: Vec<SlabKey>,
     /// Accepts that the kernel has, over all listeners: each will need a place.
     posted: usize,
+    /// Sockets with a send that was cancelled and is still the kernel's.
+    ending: Vec<SlabKey>,
     /// The last wait delivered without asking the system.
     system_skipped: bool,
 }
@@ -137,6 +141,7 @@ impl Iocp {
             wanting_memory: VecDeque::new(),
             short_of_accepts: Vec::new(),
             posted: 0,
+            ending: Vec::new(),
             system_skipped: false,
         })
     }
@@ -213,6 +218,10 @@ impl Iocp {
 
     /// How long the system may block; `None` is without bound.
     fn pause(&self, deadline: Option<Instant>) -> Option<Duration> {
+        if !self.ending.is_empty() {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            return Some(left.map_or(CANCEL_AGAIN, |left| left.min(CANCEL_AGAIN)));
+        }
         let end = match (deadline, self.next_rest_end()) {
             (Some(deadline), Some(rest_end)) => deadline.min(rest_end),
             (deadline, rest_end) => deadline.or(rest_end)?,
@@ -402,6 +411,7 @@ impl Driver for Iocp {
         let mut deadline = None;
         loop {
             self.top_up_accepts(false);
+            self.cancel_again();
             self.finished.deliver(completions, limit);
             let blocks = timeout != Some(Duration::ZERO) && completions.len() == start && !self.has_work();
             let pause = if blocks {

@@ -260,11 +260,28 @@ impl Iocp {
                 socket.send = Some(Sending::InKernel { token, slot, cancelled: true });
                 if !cancelled {
                     winsock::cancel(socket.handle(), self.slots.overlapped(slot));
+                    self.ending.push(key);
                 }
             }
             Some(Sending::TurnOver(token, batch)) => self.end_send(key, token, batch, Err(CANCELLED)),
             None => {}
         }
+    }
+
+    /// Cancels again what a cancel did not find. Wine sends a part when there is room, and waits for more; a cancel that
+    /// comes in between ends nothing.
+    pub(super) fn cancel_again(&mut self) {
+        let Self { ending, sockets, slots, .. } = self;
+        ending.retain(|key| {
+            let socket = sockets.get(*key).filter(|socket| socket.closing.is_none());
+            let Some(Sending::InKernel { slot, cancelled: true, .. }) =
+                socket.and_then(|it| it.send.as_ref())
+            else {
+                return false;
+            };
+            winsock::cancel(socket.expect("it was just seen").handle(), slots.overlapped(*slot));
+            true
+        });
     }
 
     pub(super) fn end_send(

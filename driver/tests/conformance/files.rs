@@ -51,11 +51,17 @@ impl Drop for Folder {
 impl<S: System> Disk for OnSystem<S> {
     fn folder(&self) -> Folder {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("anyport-files-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).expect("a folder for the case");
-        Folder { path, is_real: true }
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("anyport-files-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Folder { path, is_real: true },
+                // Process ids come again, and one that was killed left its folders.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     fn read(&self, path: &Path) -> Option<Vec<u8>> {
