@@ -4,6 +4,7 @@
 //! operation that is in flight, be of its kind, and be its last if it is terminal.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -54,6 +55,10 @@ pub(crate) trait World: Clone {
     fn driver(&self, config: DriverConfig) -> Self::Driver;
     fn connect(&self, address: SocketAddr) -> std::io::Result<Self::Peer>;
     fn listen(&self, address: SocketAddr) -> Self::PeerListener;
+    /// An address where connecting is refused, for as long as what comes with it is held.
+    fn nobody(&self) -> (SocketAddr, Box<dyn Any>) {
+        (self.listen(V4).local_address(), Box::new(()))
+    }
     /// Lets the peers' side get on without a driver.
     fn pass_time(&self);
     /// Waits until what was submitted has come to the system, where that is another thread's work.

@@ -45,11 +45,6 @@ fn pair_out<W: World>(bed: &mut Bed<W>, listener: &mut W::PeerListener) -> (Sock
     (socket, Client::new(peer.expect("accepted")))
 }
 
-/// An address where nobody listens.
-fn closed_address<W: World>(bed: &Bed<W>) -> SocketAddr {
-    bed.world.listen(V4).local_address()
-}
-
 pub(crate) fn s02_connect_reaches_a_listener_and_both_talk<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let mut listener = bed.world.listen(V4);
@@ -72,7 +67,7 @@ pub(crate) fn s02_connect_works_over_v6<W: World>(seed: u64) {
 
 pub(crate) fn s02_connect_to_nobody_is_refused_and_the_socket_can_only_be_closed<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
-    let address = closed_address(&bed);
+    let (address, _nobody) = bed.world.nobody();
     for _ in 0..10 {
         let (socket, connect) = bed.connect(address);
         assert_eq!(bed.end(connect), REFUSED);
@@ -147,7 +142,7 @@ pub(crate) fn s10_close_gives_up_a_connect_that_nobody_answers<W: World>(seed: u
 pub(crate) fn s10_close_joins_a_connect_at_any_moment<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let address = bed.door().address;
-    let closed = closed_address(&bed);
+    let (closed, _nobody) = bed.world.nobody();
     for round in 0..60 {
         let (socket, connect) = bed.connect(if round % 3 == 2 { closed } else { address });
         for _ in 0..round % 4 {
@@ -201,7 +196,7 @@ pub(crate) fn s02_many_connect_at_once<W: World>(seed: u64) {
     let mut bed = Bed::<W>::new(seed);
     let mut listener = bed.world.listen(V4);
     let address = listener.local_address();
-    let closed = closed_address(&bed);
+    let (closed, _nobody) = bed.world.nobody();
     let tokens: Vec<_> =
         (0..100).map(|at| bed.connect(if at % 5 == 4 { closed } else { address }).1).collect();
     let mut peers = Vec::new();

@@ -2,6 +2,7 @@
 //! with a thread for each.
 
 use std::{
+    any::Any,
     io,
     marker::PhantomData,
     net::SocketAddr,
@@ -99,6 +100,10 @@ impl<W: World<Driver: 'static>> World for Stepped<W> {
 
     fn connect(&self, address: SocketAddr) -> io::Result<W::Peer> {
         self.0.connect(address)
+    }
+
+    fn nobody(&self) -> (SocketAddr, Box<dyn Any>) {
+        self.0.nobody()
     }
 
     fn listen(&self, address: SocketAddr) -> W::PeerListener {

@@ -1,6 +1,7 @@
 //! The world of the system: its drivers, and sockets of `std` as peers.
 
 use std::{
+    any::Any,
     io::{ErrorKind, Read, Write},
     marker::PhantomData,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -10,7 +11,7 @@ use std::{
 
 use anyport_driver::{Driver, DriverConfig};
 
-use crate::bed::{End, Peer, PeerListener, World};
+use crate::bed::{End, Peer, PeerListener, V4, World};
 
 /// The longest that one `until` of a case may take.
 const TIME_MAX: Duration = Duration::from_secs(20);
@@ -64,6 +65,15 @@ impl<S: System> World for OnSystem<S> {
         // On the loopback this does not wait for the accept, only for the backlog.
         let stream = TcpStream::connect(address)?;
         Ok(prepared(stream))
+    }
+
+    /// Bound, and nobody listens: a port that is free may be another case's in a moment.
+    fn nobody(&self) -> (SocketAddr, Box<dyn Any>) {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&V4.into()).expect("a port");
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+        (address.expect("of IP"), Box::new(socket))
     }
 
     fn listen(&self, address: SocketAddr) -> TcpListener {
