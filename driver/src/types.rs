@@ -17,8 +17,9 @@ pub struct SocketKey(pub(crate) SlabKey);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FileKey(pub(crate) SlabKey);
 
-/// The kinds of operation: six on sockets, four on files. Of the old engines' eight, `PRE_RECV` lives on in how a receive waits without a
-/// buffer, `DISCONNECT` in shutdown and close, `FILE_WRITE` in append; jobs are not of the driver.
+/// The kinds of operation: six on sockets, four on files. Of the old engines' eight, `PRE_RECV` lives on in how a
+/// receive waits without a buffer, `DISCONNECT` in shutdown and close, `FILE_WRITE` in append; jobs are not of the
+/// driver.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum OpKind {

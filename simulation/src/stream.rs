@@ -28,10 +28,16 @@ pub(crate) trait Wire: Codec + Clone {
     const KINDS: bool;
     /// Bytes of a frame before its body.
     const HEADER: usize = 0;
-    /// Whether the frame that begins with these bytes is a stray; `None` if more must come to know.
-    fn is_stray(bytes: &[u8]) -> Option<bool>;
-    /// Bytes that are no frame, if there are such, and whether they announce too large a one.
-    fn garbage(&self, too_large: bool) -> Option<Vec<u8>>;
+    /// Whether the frame that begins with these bytes is a stray; `None` if more must come to know. By itself, of one
+    /// without a header.
+    fn is_stray(bytes: &[u8]) -> Option<bool> {
+        bytes.first().map(|&byte| byte == STRAY)
+    }
+    /// Bytes that are no frame, if there are such, and whether they announce too large a one. By itself, of one whose end
+    /// is marked.
+    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
+        too_large.then(|| vec![b'x'; self.frame_size_max() + 1])
+    }
 }
 
 impl Wire for Raw {
@@ -48,12 +54,6 @@ impl Wire for Raw {
 impl Wire for Lines {
     const FRAMED: bool = true;
     const KINDS: bool = false;
-    fn is_stray(bytes: &[u8]) -> Option<bool> {
-        bytes.first().map(|&byte| byte == STRAY)
-    }
-    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
-        too_large.then(|| vec![b'x'; self.frame_size_max() + 1])
-    }
 }
 
 impl Wire for SizeKind {
@@ -76,12 +76,6 @@ impl Wire for SizeKind {
 impl Wire for Delimiter {
     const FRAMED: bool = true;
     const KINDS: bool = false;
-    fn is_stray(bytes: &[u8]) -> Option<bool> {
-        bytes.first().map(|&byte| byte == STRAY)
-    }
-    fn garbage(&self, too_large: bool) -> Option<Vec<u8>> {
-        too_large.then(|| vec![b'x'; self.frame_size_max() + 1])
-    }
 }
 
 /// With [`LENGTH_BYTES`] of length in network order.

@@ -28,8 +28,9 @@ impl<H: Handler> ServiceShard<H> {
     #[cold]
     pub(super) fn handler_panicked(&mut self, key: SlabKey) {
         let id = self.local.id(key);
-        self.log_limit
-            .note(self.local.now, || format!("a handler panicked in an event of session {id}; it is closed"));
+        self.log_limit.note_error(self.local.now, || {
+            format!("a handler panicked in an event of session {id}; it is closed")
+        });
         if !planted(Bug::PanicForgiven) {
             self.local.slot(key).connection.close(CloseReason::HandlerPanicked);
         }
@@ -42,7 +43,7 @@ impl<H: Handler> ServiceShard<H> {
         if catch_unwind(AssertUnwindSafe(|| event(handler, &mut Shard { local }))).is_err() {
             let shard = self.local.shard;
             self.log_limit
-                .note(self.local.now, || format!("a handler panicked in an event of shard {shard}"));
+                .note_error(self.local.now, || format!("a handler panicked in an event of shard {shard}"));
         }
     }
 }

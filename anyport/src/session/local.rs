@@ -126,15 +126,15 @@ impl<H: Handler> Local<H> {
         }
     }
 
-    /// Puts the one thing that a session waits for by itself into the wheel. What it waited for while it was open does
-    /// not matter once it drains; of the deadlines of a drain the earliest counts.
+    /// Puts the one thing that a session waits for by itself into the wheel. What it waits for while it is open does not
+    /// matter once it drains; of the deadlines of a drain the earliest counts.
     pub(crate) fn set_due(&mut self, key: SlabKey, tick: u64, event: TimerEvent) {
         let Self { sessions, wheel, .. } = self;
         let slot = sessions.get_mut(key).expect("only a session that is there waits");
         let drains = matches!(event, TimerEvent::DrainDeadline(_));
         if let Some(before) = slot.due {
-            let stays = drains && slot.due_is_of_drain;
-            if stays && wheel.deadline(before).is_some_and(|deadline| deadline <= tick) {
+            let stays = |deadline| slot.due_is_of_drain && (!drains || deadline <= tick);
+            if wheel.deadline(before).is_some_and(stays) {
                 return;
             }
             wheel.cancel(before);

@@ -285,6 +285,35 @@ fn the_deadline_of_a_drain_that_waited_for_a_result_counts_from_its_beginning() 
     });
 }
 
+/// Both are due in one turn: the session is told to drain, and is found idle behind that.
+#[test]
+fn who_drains_is_not_idle_and_keeps_his_deadline() {
+    let ms = Duration::from_millis;
+    let limits = Limits {
+        idle_timeout: Some(ms(10)),
+        drain_grace: ms(5),
+        drain_deadline: ms(1),
+        linger: Duration::from_hours(1),
+        ..Limits::default()
+    };
+    each_seed(0..100, |seed| {
+        let (mut engine, diary) = office(&SimNet::new(seed), PoolConfig::default(), limits);
+        let mut peer = peer(&mut engine);
+        peer.write(b"hello\n");
+        assert!(engine.run_until(SOON, |_| diary.0.asked.load(Ordering::SeqCst) == 1));
+        engine.stopper().drain();
+        engine.step();
+        engine.net().advance(ms(11));
+        let began = engine.net().elapsed();
+        // The peer neither reads nor leaves.
+        assert!(engine.run_until(SOON, |_| !diary.closes().is_empty()));
+        let took = engine.net().elapsed().saturating_sub(began);
+        assert!(took <= ms(2), "{took:?}");
+        drop(peer);
+        stop(engine);
+    });
+}
+
 #[test]
 fn an_abort_drops_what_is_not_done() {
     let (mut engine, diary) = plain(&SimNet::new(4));
