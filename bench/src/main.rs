@@ -108,8 +108,8 @@ struct SystemCalls {
 
 #[derive(Args)]
 struct Compare {
-    /// What to measure, may be repeated: echo[:CONNECTIONS[:DEPTH[:BYTES]]], churn[:LANES],
-    /// fanout[:MEMBERS[:DEPTH]], idle[:SESSIONS].
+    /// What to measure, may be repeated: echo[:CONNECTIONS[:DEPTH[:BYTES]]], stream[:CONNECTIONS], churn[:LANES],
+    /// fanout[:MEMBERS[:DEPTH]], idle[:SESSIONS], open[:CONNECTIONS[:RATE]].
     #[arg(long, value_name = "WORKLOAD")]
     workload: Vec<Workload>,
     /// Only these servers, separated by commas.
@@ -118,6 +118,9 @@ struct Compare {
     /// A smoke run: two workloads, few rounds.
     #[arg(long)]
     quick: bool,
+    /// In place of the usual workloads: echo with 100 to 20,000 connections.
+    #[arg(long, conflicts_with_all = ["workload", "quick"])]
+    scale: bool,
     /// How often each server is visited [default: 15].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: Option<u32>,
@@ -174,6 +177,7 @@ fn compare(arguments: &Compare) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let workloads = match &arguments.workload[..] {
         [] if arguments.quick => &workload::QUICK[..],
+        [] if arguments.scale => &workload::SCALE[..],
         [] => &workload::DEFAULT[..],
         chosen => chosen,
     };
@@ -183,7 +187,7 @@ fn compare(arguments: &Compare) -> Result<bool> {
     if servers.is_empty() {
         return Err(Error::Usage("none of these servers does what the workloads ask".into()));
     }
-    check_descriptors(workloads)?;
+    check_descriptors(workloads, &servers)?;
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
         anyport: arguments.anyport.clone(),
@@ -227,7 +231,7 @@ fn count_calls(arguments: &SystemCalls) -> Result<bool> {
     if let Some(workload) = workloads.iter().find(|workload| !matches!(workload, Workload::Echo { .. })) {
         return Err(Error::Usage(format!("{workload}: calls are counted for an echo only")));
     }
-    check_descriptors(workloads)?;
+    check_descriptors(workloads, &servers)?;
     let tracepoints = Tracepoints::read()?;
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
@@ -268,14 +272,17 @@ fn count_calls(arguments: &SystemCalls) -> Result<bool> {
     Ok(report.lines.iter().all(|line| line.failures.is_empty()))
 }
 
-/// Each connection is a descriptor, of the server and of the loader.
-fn check_descriptors(workloads: &[Workload]) -> Result<()> {
+/// Refuses a workload that none of the servers can hold. The loader's own connections are in tables of its rings.
+fn check_descriptors(workloads: &[Workload], servers: &[Server]) -> Result<()> {
     let descriptors_max = sys::raise_descriptor_limit().context("limit of descriptors")?;
-    // A server also needs some descriptors of its own.
-    match workloads.iter().find(|w| u64::from(w.connections()) + 32 > descriptors_max) {
+    let holds = |workload: &Workload| {
+        let mut asked = servers.iter().filter(|server| server.plays(workload.role()));
+        asked.any(|server| u64::from(workload.connections()) <= server.sessions_max(descriptors_max))
+    };
+    match workloads.iter().find(|workload| !holds(workload)) {
         None => Ok(()),
         Some(workload) => Err(Error::Usage(format!(
-            "{workload}: a process may open only {descriptors_max} descriptors here"
+            "{workload}: a process may open only {descriptors_max} descriptors here (`ulimit -n` raises that)"
         ))),
     }
 }

@@ -13,11 +13,11 @@ use std::{
 
 use crate::{
     error::{Context, Error, Fault, Result},
-    load::{Load, Until},
+    load::{Latencies, Load, Until},
     process::{Programs, Running, Server},
     stats::Spread,
     sys::{self, Memory, Scheduled},
-    workload::Workload,
+    workload::{Rate, Workload},
 };
 
 /// How long and how often to measure.
@@ -25,6 +25,17 @@ use crate::{
 pub struct Effort {
     pub rounds: u32,
     pub slice: Duration,
+}
+
+impl Effort {
+    /// What one workload takes of it.
+    pub fn of(self, workload: Workload) -> Self {
+        match workload {
+            // The slowest of 1,000 messages is to be more than a handful of them.
+            Workload::Open { .. } => Self { slice: self.slice * 5, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// One visit to one server.
@@ -37,6 +48,8 @@ pub struct Slice {
     pub server_waited_ns: u64,
     /// The same for the loader.
     pub loader_waited_ns: u64,
+    /// Of an open loop.
+    pub latency: Option<Latencies>,
 }
 
 impl Slice {
@@ -48,6 +61,19 @@ impl Slice {
     pub fn rate(&self) -> f64 {
         self.operations as f64 / self.wall.as_secs_f64()
     }
+
+    /// The share of the time for which the server had its processor.
+    pub fn busy(&self) -> f64 {
+        self.cpu_ns as f64 / self.wall.as_nanos() as f64
+    }
+}
+
+/// How long messages took, in µs, from the moment for which they were scheduled until all of their echo was there.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    pub p50_us: Spread,
+    pub p99_us: Spread,
+    pub p999_us: Spread,
 }
 
 /// One server under one workload.
@@ -58,6 +84,8 @@ pub enum Figures {
     Memory {
         before: Memory,
         with_sessions: Memory,
+        /// The share of a processor that the server took while its sessions were open and nobody said anything.
+        idle_cpu: f64,
     },
 }
 
@@ -69,6 +97,10 @@ pub struct Outcome {
     pub columns: Vec<(Server, Figures)>,
     /// Servers that failed, and how.
     pub failures: Vec<(Server, String)>,
+    /// Servers that cannot do what the workload asks on this machine, and why.
+    pub left_out: Vec<(Server, String)>,
+    /// Of an open loop: messages a second.
+    pub offered: Option<f64>,
     /// One for each round: a cache line from processor to processor and back.
     pub ping_pong_ns: Vec<f64>,
     pub load_average: f64,
@@ -108,6 +140,42 @@ impl Outcome {
         Spread::of(pairs.map(|(slice, base)| slice.cpu_us() / base.cpu_us()))
     }
 
+    /// The share of the time for which the server had its processor. Where it is below 1, the loader was the limit (or
+    /// the waking of both), and not the server.
+    pub fn busy(&self, name: &str) -> Option<Spread> {
+        Spread::of(self.slices(name)?.iter().map(Slice::busy))
+    }
+
+    /// Of an open loop: how long messages took. The quartiles are those of the rounds.
+    pub fn latency(&self, name: &str) -> Option<Latency> {
+        let slices = self.slices(name)?;
+        let over = |ns: fn(Latencies) -> u64| {
+            Spread::of(slices.iter().filter_map(|slice| slice.latency).map(|all| ns(all) as f64 / 1000.0))
+        };
+        Some(Latency {
+            p50_us: over(|all| all.p50_ns)?,
+            p99_us: over(|all| all.p99_ns)?,
+            p999_us: over(|all| all.p999_ns)?,
+        })
+    }
+
+    /// Of an open loop: the share of all messages that the loader itself sent late. Their waiting is in the latency,
+    /// but it is not the server's.
+    pub fn late_share(&self, name: &str) -> Option<f64> {
+        let slices = self.slices(name)?;
+        let late: u64 = slices.iter().filter_map(|slice| slice.latency).map(|all| all.late).sum();
+        let operations: u64 = slices.iter().map(|slice| slice.operations).sum();
+        self.workload.is_open().then(|| late as f64 / operations as f64)
+    }
+
+    /// The share of a processor that a server takes while its sessions are open and nobody says anything.
+    pub fn idle_cpu(&self, name: &str) -> Option<f64> {
+        self.columns.iter().find_map(|(server, figures)| match figures {
+            Figures::Memory { idle_cpu, .. } if server.name == name => Some(*idle_cpu),
+            _ => None,
+        })
+    }
+
     /// The shares of the time for which the servers and the loader had to wait for their processors.
     pub fn waited(&self) -> Option<(f64, f64)> {
         let slices = || {
@@ -125,7 +193,7 @@ impl Outcome {
     pub fn session_bytes(&self, name: &str) -> Option<(f64, f64)> {
         let sessions = f64::from(self.workload.connections());
         self.columns.iter().find_map(|(server, figures)| match figures {
-            Figures::Memory { before, with_sessions } if server.name == name => {
+            Figures::Memory { before, with_sessions, .. } if server.name == name => {
                 let each = |after: u64, before: u64| (after as f64 - before as f64) / sessions;
                 Some((
                     each(with_sessions.rss_bytes, before.rss_bytes),
@@ -150,10 +218,19 @@ pub fn measure(
         workload,
         columns: Vec::new(),
         failures: Vec::new(),
+        left_out: Vec::new(),
+        offered: None,
         ping_pong_ns: Vec::new(),
         load_average,
     };
+    let descriptors_max = sys::raise_descriptor_limit().context("limit of descriptors")?;
     let servers = servers.iter().copied().filter(|server| server.plays(workload.role()));
+    let (servers, small): (Vec<_>, Vec<_>) =
+        servers.partition(|server| u64::from(workload.connections()) <= server.sessions_max(descriptors_max));
+    outcome.left_out.extend(small.into_iter().map(|server| {
+        let reason = format!("a process may open only {descriptors_max} descriptors here (see `ulimit -n`)");
+        (server, reason)
+    }));
     let servers = (0..).zip(servers);
     if let Workload::Idle { .. } = workload {
         for (index, server) in servers {
@@ -171,6 +248,17 @@ pub fn measure(
             Ok(contestant) => contestants.push(contestant),
             Err(error) => outcome.fail(&server, &error),
         }
+    }
+    let effort = effort.of(workload);
+    if let Workload::Open { rate, .. } = workload {
+        let rate = match rate {
+            Rate::PerSecond(rate) => f64::from(rate),
+            Rate::Percent(percent) => {
+                saturated(&mut contestants, &mut outcome, effort) * f64::from(percent) / 100.0
+            }
+        };
+        contestants.iter_mut().for_each(|contestant| contestant.load.offer(rate));
+        outcome.offered = (!contestants.is_empty()).then_some(rate);
     }
     // Warms caches and allocators; not counted.
     contestants
@@ -195,6 +283,31 @@ pub fn measure(
         .collect();
     Ok(outcome)
 }
+
+/// Messages a second of the slowest server, each connection sending its next message when the one before is back.
+fn saturated(contestants: &mut Vec<Contestant>, outcome: &mut Outcome, effort: Effort) -> f64 {
+    let mut rates = vec![Vec::new(); contestants.len()];
+    // The first round warms up.
+    for round in 0..=SATURATING_ROUNDS {
+        let mut place = 0;
+        contestants.retain_mut(|contestant| {
+            let Some(slice) = outcome.note(contestant.server, contestant.visit(effort.slice / 4)) else {
+                rates.remove(place);
+                return false;
+            };
+            if round > 0 {
+                rates[place].push(slice.rate());
+            }
+            place += 1;
+            true
+        });
+    }
+    let medians = rates.into_iter().filter_map(Spread::of).map(|rate| rate.median);
+    medians.fold(f64::INFINITY, f64::min)
+}
+
+/// Enough for a median.
+const SATURATING_ROUNDS: u32 = 5;
 
 /// A server that runs, and the connections to it.
 struct Contestant {
@@ -234,6 +347,7 @@ impl Contestant {
             wall: visit.wall,
             server_waited_ns: server.waited_ns - server_before.waited_ns,
             loader_waited_ns: loader.waited_ns - loader_before.waited_ns,
+            latency: visit.latency,
         })
     }
 }
@@ -254,6 +368,9 @@ pub fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> 
 /// Lets the server finish what it allocates and frees after its last message.
 const MEMORY_SETTLE: Duration = Duration::from_millis(300);
 
+/// How long a server is watched while nobody says anything: several turns of the timers that some have.
+const SILENCE: Duration = Duration::from_secs(1);
+
 fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Programs) -> Result<Figures> {
     let mut running = Running::start(server, workload.role(), index, programs)?;
     let memory = |server: &Running| {
@@ -266,8 +383,14 @@ fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Pr
     let visit = load.visit(Until::Once);
     blame(&mut running, visit)?;
     let with_sessions = memory(&running)?;
+    let cpu =
+        |server: &Running| Scheduled::of_process(server.pid()).context("reading the server's schedstat");
+    let (start, cpu_before) = (Instant::now(), cpu(&running)?);
+    thread::sleep(SILENCE);
+    let silent_ns = cpu(&running)?.cpu_ns - cpu_before.cpu_ns;
+    let idle_cpu = silent_ns as f64 / start.elapsed().as_nanos() as f64;
     running.check_alive()?;
-    Ok(Figures::Memory { before, with_sessions })
+    Ok(Figures::Memory { before, with_sessions, idle_cpu })
 }
 
 /// The time one cache line takes to the server's processor and back: tells whether the host keeps the two

@@ -56,6 +56,9 @@ const fn own(echo: &'static str, fanout: &'static str) -> Launch {
     Launch::Own { echo: Some(echo), fanout: Some(fanout) }
 }
 
+/// What a server may open beside its sessions: the listener, epoll or rings, timers, the descriptors it starts with.
+const OWN_DESCRIPTORS: u64 = 32;
+
 /// The servers that ratios refer to.
 pub const BARE_URING: &str = "bare-uring";
 pub const BARE_EPOLL: &str = "bare-epoll";
@@ -69,6 +72,16 @@ impl Server {
             Launch::Anyport { .. } => true,
             Launch::AnyportLogic { .. } => role == Role::Echo,
         }
+    }
+
+    /// How many sessions it can hold where a process may open so many descriptors.
+    pub fn sessions_max(&self, descriptors_max: u64) -> u64 {
+        let direct = match self.launch {
+            Launch::Own { .. } => self.name == BARE_URING,
+            Launch::Anyport { driver } | Launch::AnyportLogic { driver } => driver == "io-uring",
+        };
+        // Direct descriptors have a table of their own, which may be as long as that of the process.
+        if direct { descriptors_max } else { descriptors_max.saturating_sub(OWN_DESCRIPTORS) }
     }
 
     pub fn needs_anyport(&self) -> bool {

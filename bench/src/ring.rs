@@ -45,18 +45,30 @@ pub fn split(token: u64) -> (u8, u16, u32) {
     ((token >> 48) as u8, (token >> 32) as u16, token as u32)
 }
 
+/// The kernel's flag that asks `io_uring_enter` to run what it has deferred to the thread that calls.
+const ENTER_GETEVENTS: u32 = 1;
+
 /// A ring for one thread: single issuer, deferred and cooperative task work, a table of direct descriptors.
 pub struct Ring(IoUring);
 
 impl Ring {
     /// `completions` should hold what can be complete at once; more is kept by the kernel, but slowly.
     pub fn new(submissions: u32, completions: u32, descriptors: u32) -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_cqsize(completions)
-            .build(submissions)?;
+        Self::build(submissions, completions, descriptors, false)
+    }
+
+    /// As `new`, for a thread that mostly calls `poll`: the kernel shows in shared memory when it has work for it.
+    pub fn to_be_polled(submissions: u32, completions: u32, descriptors: u32) -> io::Result<Self> {
+        Self::build(submissions, completions, descriptors, true)
+    }
+
+    fn build(submissions: u32, completions: u32, descriptors: u32, polled: bool) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_cqsize(completions);
+        if polled {
+            builder.setup_taskrun_flag();
+        }
+        let ring = builder.build(submissions)?;
         ring.submitter().register_files_sparse(descriptors)?;
         Ok(Self(ring))
     }
@@ -91,6 +103,22 @@ impl Ring {
     /// Submits everything and waits for at least one completion.
     pub fn wait(&mut self) -> io::Result<()> {
         forgive(self.0.submit_and_wait(1))
+    }
+
+    /// Submits everything, lets the kernel do what it has to do on this thread, and does not wait. With `idle`, that is:
+    /// if the call before brought nothing, it makes no system call unless there is something to submit or the kernel
+    /// has asked to be called (see `to_be_polled`).
+    pub fn poll(&mut self, idle: bool) -> io::Result<()> {
+        let submissions = self.0.submission();
+        let count = submissions.len();
+        let asked = submissions.taskrun() || submissions.cq_overflow();
+        drop(submissions);
+        // After some work the kernel may keep the rest for the next call without asking again.
+        if idle && count == 0 && !asked {
+            return Ok(());
+        }
+        // SAFETY: the entries were queued by `push`, whose caller keeps their memory valid; there is no argument.
+        forgive(unsafe { self.0.submitter().enter::<()>(count as u32, 0, ENTER_GETEVENTS, None) })
     }
 
     /// As `wait`, but returns after `limit` even without a completion.

@@ -18,7 +18,17 @@ fn compare(arguments: &[&str]) -> Output {
 fn all_servers_echo_rightly() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (json, svg) = (folder.join("smoke.json"), folder.join("smoke.svg"));
-    let workloads = ["echo:8:4", "echo:4:1:1048576", "echo:300:16:100", "churn:8", "idle:100", "fanout:20:4"];
+    let workloads = [
+        "echo:8:4",
+        "echo:4:1:1048576",
+        "echo:300:16:100",
+        "stream:2",
+        "churn:8",
+        "idle:100",
+        "fanout:20:4",
+        "open:20:2000",
+        "open:20:50%",
+    ];
     let mut arguments: Vec<&str> = workloads.iter().flat_map(|workload| ["--workload", workload]).collect();
     arguments.extend(["--json", json.to_str().expect("UTF-8"), "--svg", svg.to_str().expect("UTF-8")]);
     let output = compare(&arguments);
@@ -32,6 +42,21 @@ fn all_servers_echo_rightly() {
     for workload in json["workloads"].as_array().into_iter().flatten() {
         let servers = if workload["parameters"]["kind"] == "fanout" { 4 } else { 3 };
         assert_eq!(workload["servers"].as_array().map(Vec::len), Some(servers), "{workload}");
+        assert_eq!(workload["left_out"].as_array().map(Vec::len), Some(0), "{workload}");
+        for server in workload["servers"].as_array().into_iter().flatten() {
+            match workload["parameters"]["kind"].as_str() {
+                Some("idle") => assert!(server["idle_cpu_share"].is_f64(), "{server}"),
+                Some("open") => {
+                    let of = |name: &str| server["latency_us"][name]["median"].as_f64().expect("a figure");
+                    assert!(
+                        of("p50") > 0.0 && of("p50") <= of("p99") && of("p99") <= of("p99.9"),
+                        "{server}"
+                    );
+                    assert!(workload["offered_per_s"].as_f64().expect("a figure") > 0.0, "{workload}");
+                }
+                _ => assert!(server["busy_share"]["median"].as_f64().expect("a figure") > 0.0, "{server}"),
+            }
+        }
     }
     assert!(fs::read_to_string(svg).expect("a file").ends_with("</svg>\n"));
 }
@@ -62,6 +87,25 @@ fn a_port_in_use_is_named_and_fails_the_run() {
     assert!(!output.status.success());
     let page = String::from_utf8_lossy(&output.stdout);
     assert!(page.contains("port in use") && page.contains(&port), "{page}");
+}
+
+/// More sessions than a process may open descriptors are for servers alone that do without.
+#[test]
+fn a_server_that_cannot_hold_so_many_is_left_out() {
+    let arguments = ["--skip-anyport", "--workload", "echo:200", "--rounds", "1", "--slice-ms", "20"];
+    let cpus = ["--server-cpu", "0", "--loader-cpu", "0"];
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 200; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_compare")])
+        .args(arguments)
+        .args(cpus)
+        .output()
+        .expect("it starts");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{page}\n{}", String::from_utf8_lossy(&output.stderr));
+    for server in ["bare-epoll", "tokio"] {
+        assert!(page.contains(&format!("{server} is left out of echo 64 B")), "{page}");
+    }
+    assert!(!page.contains("bare-uring is left out"), "{page}");
 }
 
 #[test]

@@ -63,6 +63,6 @@ impl Churn {
                 }
             }
         }
-        Ok(Visit { operations, wall: start.elapsed() })
+        Ok(Visit { operations, wall: start.elapsed(), latency: None })
     }
 }

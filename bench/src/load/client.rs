@@ -80,6 +80,8 @@ pub struct Client {
     outstanding: u64,
     /// Whose stream a connection is sent.
     comes_back: ComesBack,
+    /// `poll` was called, and brought nothing the last time.
+    idle: bool,
 }
 
 /// What a server does with what it receives.
@@ -97,8 +99,23 @@ static ON: i32 = 1;
 impl Client {
     /// Prepares `connections` slots for sends of at most `burst_bytes`.
     pub fn new(server: SocketAddrV4, connections: u32, burst_bytes: usize) -> Result<Self, Fault> {
-        let ring = Ring::new(SUBMISSIONS, COMPLETIONS, connections)
-            .map_err(|source| Fault::Loader { what: "ring with direct descriptors", source })?;
+        let ring = Ring::new(SUBMISSIONS, COMPLETIONS, connections);
+        Self::with_ring(ring, server, connections, burst_bytes)
+    }
+
+    /// As `new`, for a loader that mostly calls `poll`.
+    pub fn to_be_polled(server: SocketAddrV4, connections: u32, burst_bytes: usize) -> Result<Self, Fault> {
+        let ring = Ring::to_be_polled(SUBMISSIONS, COMPLETIONS, connections);
+        Self::with_ring(ring, server, connections, burst_bytes)
+    }
+
+    fn with_ring(
+        ring: io::Result<Ring>,
+        server: SocketAddrV4,
+        connections: u32,
+        burst_bytes: usize,
+    ) -> Result<Self, Fault> {
+        let ring = ring.map_err(|source| Fault::Loader { what: "ring with direct descriptors", source })?;
         let buffer_size = burst_bytes.next_power_of_two().clamp(2048, BUFFER_MAX_BYTES);
         let buffers = if buffer_size > 4096 { 512 } else { 2048 };
         let pool = Pool::new(&ring, buffers, buffer_size)
@@ -115,6 +132,7 @@ impl Client {
             completions: Vec::with_capacity(COMPLETIONS as usize),
             outstanding: 0,
             comes_back: ComesBack::ToSender,
+            idle: false,
         })
     }
 
@@ -209,8 +227,19 @@ impl Client {
     /// Submits, waits for a while, and adds what happened to `events`, with the slot of each.
     pub fn wait(&mut self, events: &mut Vec<(u32, Event)>) -> Result<(), Fault> {
         self.ring.wait_at_most(WAIT_MAX).map_err(loader)?;
+        self.collect(events)
+    }
+
+    /// As `wait`, but does not wait, and makes no system call unless there is a reason.
+    pub fn poll(&mut self, events: &mut Vec<(u32, Event)>) -> Result<(), Fault> {
+        self.ring.poll(self.idle).map_err(loader)?;
+        self.collect(events)
+    }
+
+    fn collect(&mut self, events: &mut Vec<(u32, Event)>) -> Result<(), Fault> {
         let mut completions = mem::take(&mut self.completions);
         self.ring.collect(&mut completions);
+        self.idle = completions.is_empty();
         for completion in completions.drain(..) {
             let (_, _, slot) = ring::split(completion.token);
             if let Some(event) = self.complete(slot, completion)? {

@@ -5,11 +5,10 @@ use std::{collections::VecDeque, net::SocketAddrV4, time::Instant};
 use super::{
     Patience, Until, Visit,
     client::{Client, Event},
+    connect,
 };
 use crate::{error::Fault, workload::FANOUT_BYTES};
 
-/// More connects at once would overflow the backlog of some servers, and a dropped SYN costs a second.
-const CONNECTING_MAX: u32 = 256;
 const PUBLISHER: u32 = 0;
 
 pub struct Fanout {
@@ -25,36 +24,11 @@ pub struct Fanout {
 
 impl Fanout {
     pub fn open(server: SocketAddrV4, members: u32, depth: u32) -> Result<Self, Fault> {
-        let client = Client::of_publisher(server, members + 1, (depth * FANOUT_BYTES) as usize)?;
-        let mut fanout =
-            Self { client, members, depth, arrived: VecDeque::new(), delivered: 0, events: Vec::new() };
-        fanout.connect()?;
-        Ok(fanout)
-    }
-
-    /// The publisher comes last: whoever accepts in order has all members when it says its first word.
-    fn connect(&mut self) -> Result<(), Fault> {
-        let (mut begun, mut done) = (0, 0);
-        let mut patience = Patience::new();
-        while done <= self.members {
-            while begun < self.members && begun - done < CONNECTING_MAX {
-                begun += 1;
-                self.client.open(begun)?;
-            }
-            if done == self.members && begun == self.members {
-                begun += 1;
-                self.client.open(PUBLISHER)?;
-            }
-            self.client.wait(&mut self.events)?;
-            patience.check(!self.events.is_empty(), u64::from(begun - done))?;
-            for (connection, event) in self.events.drain(..) {
-                match event {
-                    Event::Connected => done += 1,
-                    _ => return Err(Fault::Closed { connection }),
-                }
-            }
-        }
-        Ok(())
+        let mut client = Client::of_publisher(server, members + 1, (depth * FANOUT_BYTES) as usize)?;
+        // The publisher comes last: whoever accepts in order has all members when it says its first word.
+        connect(&mut client, 1..members + 1)?;
+        connect(&mut client, PUBLISHER..PUBLISHER + 1)?;
+        Ok(Self { client, members, depth, arrived: VecDeque::new(), delivered: 0, events: Vec::new() })
     }
 
     pub fn visit(&mut self, until: Until) -> Result<Visit, Fault> {
@@ -90,7 +64,7 @@ impl Fanout {
             }
         }
         let operations = (self.delivered - before) * u64::from(self.members);
-        Ok(Visit { operations, wall: start.elapsed() })
+        Ok(Visit { operations, wall: start.elapsed(), latency: None })
     }
 
     /// Sends all that is due.

@@ -4,12 +4,17 @@ mod churn;
 mod client;
 mod echo;
 mod fanout;
+mod open;
+mod schedule;
+mod stream;
 
 use std::{
     net::SocketAddrV4,
+    ops::Range,
     time::{Duration, Instant},
 };
 
+use self::client::{Client, Event};
 use crate::{error::Fault, workload::Workload};
 
 /// Silence for this long ends a workload.
@@ -21,6 +26,19 @@ pub struct Visit {
     /// Messages echoed or delivered, or connections served by a churn.
     pub operations: u64,
     pub wall: Duration,
+    /// Of an open loop.
+    pub latency: Option<Latencies>,
+}
+
+/// How long the messages of one visit took, from the moment for which each was scheduled until all of its echo was
+/// there.
+#[derive(Clone, Copy, Debug)]
+pub struct Latencies {
+    pub p50_ns: u64,
+    pub p99_ns: u64,
+    pub p999_ns: u64,
+    /// Messages that the loader itself gave to the kernel late (see `open`): its own fault, and in the latency.
+    pub late: u64,
 }
 
 /// How long a visit begins new work; what is in flight then is always waited for.
@@ -45,6 +63,8 @@ pub enum Load {
     Echo(echo::Echo),
     Churn(churn::Churn),
     Fanout(fanout::Fanout),
+    Stream(stream::Stream),
+    Open(open::Open),
 }
 
 impl Load {
@@ -59,6 +79,15 @@ impl Load {
                 fanout::Fanout::open(server, members, depth).map(Self::Fanout)
             }
             Workload::Churn { lanes } => churn::Churn::open(server, lanes).map(Self::Churn),
+            Workload::Stream { connections } => stream::Stream::open(server, connections).map(Self::Stream),
+            Workload::Open { connections, .. } => open::Open::open(server, connections).map(Self::Open),
+        }
+    }
+
+    /// Of an open loop: messages a second from now on. Nothing for all others, which go as fast as they can.
+    pub fn offer(&mut self, rate: f64) {
+        if let Self::Open(open) = self {
+            open.offer(rate);
         }
     }
 
@@ -68,8 +97,35 @@ impl Load {
             Self::Echo(echo) => echo.visit(until),
             Self::Churn(churn) => churn.visit(until),
             Self::Fanout(fanout) => fanout.visit(until),
+            Self::Stream(stream) => stream.visit(until),
+            Self::Open(open) => open.visit(until),
         }
     }
+}
+
+/// More connects at once would overflow the backlog of some servers, and a dropped SYN costs a second.
+const CONNECTING_MAX: u32 = 256;
+
+/// Opens connections; nobody says anything yet.
+fn connect(client: &mut Client, connections: Range<u32>) -> Result<(), Fault> {
+    let (mut begun, mut done) = (connections.start, connections.start);
+    let mut patience = Patience::new();
+    let mut events = Vec::new();
+    while done < connections.end {
+        while begun < connections.end && begun - done < CONNECTING_MAX {
+            client.open(begun)?;
+            begun += 1;
+        }
+        client.wait(&mut events)?;
+        patience.check(!events.is_empty(), u64::from(begun - done))?;
+        for (connection, event) in events.drain(..) {
+            match event {
+                Event::Connected => done += 1,
+                _ => return Err(Fault::Closed { connection }),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Notices that nothing has come for too long.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{DISTURBED_SHARE, PING_PONG_NEAR_NS, Report};
+use super::{DISTURBED_SHARE, LATE_SHARE, PING_PONG_NEAR_NS, Report};
 use crate::{
     measure::Outcome,
     process::{BARE_EPOLL, BARE_URING},
@@ -42,6 +42,9 @@ impl Display for Markdown<'_> {
             }
             self.rates(f)?;
         }
+        if self.0.timed().any(|outcome| outcome.workload.is_open()) {
+            self.latencies(f)?;
+        }
         if report.weighed().next().is_some() {
             self.memory(f)?;
         }
@@ -68,17 +71,36 @@ impl Markdown<'_> {
     fn rates(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nThroughput: messages (churn: connections, fan-out: deliveries) per second, median.\n"
+            "\nThroughput: messages (churn: connections, fan-out: deliveries, stream: MiB) per second, median \
+             (share of the time for which the server was busy).\n"
         )?;
         self.table(f, self.0.timed(), |outcome, name| {
-            outcome.rate(name).map(|spread| thousands(spread.median))
+            let busy = outcome.busy(name)?.median * 100.0;
+            outcome.rate(name).map(|spread| format!("{} ({busy:.0} %)", thousands(spread.median)))
+        })
+    }
+
+    fn latencies(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nLatency of an open loop: p50 / p99 / p99.9 in µs, medians of the rounds.\n")?;
+        self.table(f, self.0.timed().filter(|outcome| outcome.workload.is_open()), |outcome, name| {
+            let latency = outcome.latency(name)?;
+            let [p50, p99, p999] =
+                [latency.p50_us, latency.p99_us, latency.p999_us].map(|spread| spread.median);
+            Some(format!("{p50:.0} / {p99:.0} / {p999:.0}"))
         })
     }
 
     fn memory(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nProcess memory per idle session: growth of Rss (kernel memory is not in it).\n")?;
+        writeln!(
+            f,
+            "\nProcess memory per idle session: growth of Rss (kernel memory is not in it), and what the server takes of \
+             a CPU meanwhile.\n"
+        )?;
         self.table(f, self.0.weighed(), |outcome, name| {
-            outcome.session_bytes(name).map(|(rss, _)| format!("{} B", thousands(rss)))
+            outcome.session_bytes(name).map(|(rss, _)| {
+                let idle_cpu = outcome.idle_cpu(name).unwrap_or(0.0) * 100.0;
+                format!("{} B, {idle_cpu:.3} % of a CPU", thousands(rss))
+            })
         })
     }
 
@@ -137,6 +159,26 @@ impl Markdown<'_> {
                 server * 100.0,
                 loader * 100.0
             )?;
+        }
+        for outcome in &self.0.outcomes {
+            if let Some(offered) = outcome.offered {
+                writeln!(f, "{}: {} messages a second were offered.", outcome.workload, thousands(offered))?;
+            }
+            for (server, _) in &outcome.columns {
+                let late = outcome.late_share(server.name).filter(|share| *share > LATE_SHARE);
+                if let Some(late) = late {
+                    writeln!(
+                        f,
+                        "{}, {}: the loader itself sent {:.1} % of the messages late.",
+                        outcome.workload,
+                        server.name,
+                        late * 100.0
+                    )?;
+                }
+            }
+            for (server, reason) in &outcome.left_out {
+                writeln!(f, "{} is left out of {}: {reason}.", server.name, outcome.workload)?;
+            }
         }
         for outcome in &self.0.outcomes {
             for (server, failure) in &outcome.failures {

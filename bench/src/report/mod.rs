@@ -43,3 +43,6 @@ const PING_PONG_NEAR_NS: f64 = 150.0;
 
 /// Waiting for a processor for more than this share of the time is worth a warning.
 pub const DISTURBED_SHARE: f64 = 0.02;
+
+/// If the loader sent more than this share of an open loop's messages late, their latency is not all the server's.
+pub const LATE_SHARE: f64 = 0.001;
