@@ -2,14 +2,15 @@
 //!
 //! `README.md` says what is compared, how, and how to read the result. The map: `process` holds the table of
 //! servers and runs them as children, `server/` are those that live in this program, `load/` asks them,
-//! `measure` is the method, `report/` writes the result. `calls/` counts system calls in place of time; `pool/`
-//! compares ways to have work done by another thread.
+//! `measure` is the method, `report/` writes the result. `calls/` counts system calls in place of time,
+//! `instructions/` instructions; `pool/` compares ways to have work done by another thread.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("compare measures io_uring and epoll, which only Linux has");
 
 mod calls;
 mod error;
+mod instructions;
 mod load;
 mod machine;
 mod measure;
@@ -65,6 +66,8 @@ enum Action {
     },
     /// Counts the system calls that a server makes for each message. Needs root, for the kernel's tracepoints.
     SystemCalls(SystemCalls),
+    /// Counts the instructions that a server itself needs for each message, connection or delivery. Needs valgrind.
+    Instructions(instructions::Arguments),
     /// Timers: a turn, setting and taking back, firing, beside a sorted map and tokio.
     Timers(timers::Timers),
     /// Compares what it costs to have work done by another thread: completion port, channels, tokio.
@@ -158,6 +161,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Action::Server { kind, listen }) => server::run(kind, listen).map(|()| true),
         Some(Action::SystemCalls(arguments)) => count_calls(&arguments),
+        Some(Action::Instructions(arguments)) => instructions::run(&arguments),
         Some(Action::Timers(arguments)) => timers::compare(&arguments).map(|()| true),
         Some(Action::Pool(arguments)) => pool::compare(&arguments).map(|()| true),
         None => compare(&arguments.compare),

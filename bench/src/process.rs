@@ -1,6 +1,7 @@
 //! The table of servers, and one of them as a child process.
 
 use std::{
+    ffi::OsString,
     io::Read,
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -139,6 +140,18 @@ const STDERR_KEPT_BYTES: usize = 16 * 1024;
 impl Running {
     /// Starts a server and waits until it accepts connections.
     pub fn start(server: &Server, role: Role, index: u16, programs: &Programs) -> Result<Self> {
+        Self::start_under(&[], server, role, index, programs)
+    }
+
+    /// As [`start`](Self::start), by another program: `under` stands before its command line. If there is one, the server
+    /// also never takes the processor from us: it runs when we wait.
+    pub fn start_under(
+        under: &[OsString],
+        server: &Server,
+        role: Role,
+        index: u16,
+        programs: &Programs,
+    ) -> Result<Self> {
         let port = match programs.port_first {
             Some(first) => first.checked_add(index).ok_or(Error::Usage("the ports end at 65535".into()))?,
             None => unused_port().context("choosing a port")?,
@@ -164,6 +177,12 @@ impl Running {
                 command
             }
         };
+        if let [program, arguments @ ..] = under {
+            let mut outer = Command::new(program);
+            outer.args(arguments).arg(command.get_program()).args(command.get_args());
+            sys::let_us_go_first(&mut outer);
+            command = outer;
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         sys::tie_to_us(&mut command, programs.server_cpu);
         let mut child = command.spawn().map_err(|error| Error::Start {

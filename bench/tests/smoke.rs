@@ -142,3 +142,33 @@ fn system_calls_are_counted_for_an_echo_only() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("for an echo only"));
 }
+
+/// Where we cannot count, the program must say what to do.
+#[test]
+fn instructions_of_an_echo_are_counted() {
+    let arguments =
+        ["instructions", "--servers", "bare-epoll", "--workload", "echo:8", "--waves", "3", "--functions"];
+    let output = Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().expect("it starts");
+    let page = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        let row = "| echo 64 B, depth 1, 8 connections | message | ";
+        let cell = page.split_once(row).and_then(|(_, rest)| rest.split_once(" |"));
+        let count: f64 = cell.and_then(|(count, _)| count.parse().ok()).expect("a number in the table");
+        // Two system calls cost some; a loop that does nothing else needs no thousands, though it be a debug build.
+        assert!((10.0..5_000.0).contains(&count), "{page}");
+        assert!(page.contains("| instructions | function |") && page.contains("bare_epoll"), "{page}");
+    } else {
+        let told = ["apt-get install valgrind", "ptrace"];
+        assert!(told.iter().any(|what| errors.contains(what) || page.contains(what)), "{page}\n{errors}");
+    }
+}
+
+#[test]
+fn instructions_are_counted_for_what_comes_in_waves_only() {
+    let arguments = ["instructions", "--servers", "bare-epoll", "--workload", "idle"];
+    let output = Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().expect("it starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(errors.contains("echo, fanout and churn only") || errors.contains("apt-get"), "{errors}");
+}
