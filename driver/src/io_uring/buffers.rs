@@ -1,8 +1,8 @@
 //! Receive buffers that the kernel chooses from when data is there: a provided buffer ring.
 //!
 //! Where the kernel can (6.12), a buffer is consumed piece by piece, so that many small messages lie densely in
-//! few pages; else every completion takes a whole buffer. A buffer returns to the ring when the kernel has
-//! finished with it and every lease of it has come back.
+//! few pages; else every completion takes a whole buffer. A buffer returns when the kernel has finished with it and
+//! every lease of it has come back. How many the kernel is offered at a time is [`Window`]'s.
 
 use std::{
     io,
@@ -16,6 +16,7 @@ use super::guarded::{self, Memory};
 use super::memory::Mapping;
 #[cfg(not(guard_pages))]
 use super::memory::Memory;
+use super::window::Window;
 use crate::types::Lease;
 
 /// The one buffer group of a ring.
@@ -47,8 +48,10 @@ pub(super) struct Buffers {
     instance: u32,
     tail: u16,
     incremental: bool,
-    /// Buffers that the kernel may choose.
-    offered: usize,
+    window: Window,
+    /// Buffers that nobody holds and the kernel is not offered; the last one is the warmest. None while the window has
+    /// room.
+    spare: Vec<u16>,
     leases_out: usize,
 }
 
@@ -87,12 +90,14 @@ impl Buffers {
             instance,
             tail: 0,
             incremental,
-            offered: 0,
+            window: Window::new(count, buffer_bytes),
+            spare: (0..count as u16).rev().collect(),
             leases_out: 0,
         };
-        for buffer in 0..count {
-            buffers.offer(buffer as u16);
+        if !incremental {
+            buffers.window.open_wide();
         }
+        buffers.fill_window();
         Ok(buffers)
     }
 
@@ -103,11 +108,44 @@ impl Buffers {
 
     /// Buffers that the kernel may choose.
     pub(super) fn offered(&self) -> usize {
-        self.offered
+        self.window.offered()
     }
 
     pub(super) fn leases_out(&self) -> usize {
         self.leases_out
+    }
+
+    /// The kernel found no buffer.
+    pub(super) fn ran_out(&mut self) {
+        self.window.note_empty();
+        self.fill_window();
+    }
+
+    fn fill_window(&mut self) {
+        while self.window.has_room()
+            && let Some(buffer) = self.spare.pop()
+        {
+            self.offer(buffer);
+        }
+    }
+
+    /// The kernel has finished with a buffer that it was offered.
+    fn retire(&mut self, buffer: u16) {
+        self.window.note_taken();
+        let state = &mut self.states[buffer as usize];
+        state.retired = true;
+        if state.leases == 0 {
+            self.put_back(buffer);
+        } else {
+            self.fill_window();
+        }
+    }
+
+    /// Nobody holds a buffer any more.
+    fn put_back(&mut self, buffer: u16) {
+        self.spare.push(buffer);
+        self.window.note_back();
+        self.fill_window();
     }
 
     /// Puts a buffer that nobody holds at the end of the kernel's ring.
@@ -133,7 +171,7 @@ impl Buffers {
         // SAFETY: the tail is an aligned u16 inside the mapping that the kernel only reads.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
-        self.offered += 1;
+        self.window.note_offered();
     }
 
     /// The kernel wrote `len` bytes to `buffer`; `more` tells that it will go on writing behind them.
@@ -144,22 +182,17 @@ impl Buffers {
         state.leases += 1;
         assert!(state.filled <= self.buffer_bytes, "the kernel wrote beyond a receive buffer");
         if !(self.incremental && more) {
-            state.retired = true;
-            self.offered -= 1;
+            self.retire(buffer);
         }
         self.leases_out += 1;
+        self.window.note_received(len);
         Lease { driver: self.instance, buffer: u32::from(buffer), offset, len }
     }
 
     /// The kernel chose `buffer` for a completion without data.
     pub(super) fn unused(&mut self, buffer: u16, more: bool) {
         if !(self.incremental && more) {
-            self.offered -= 1;
-            let state = &mut self.states[buffer as usize];
-            state.retired = true;
-            if state.leases == 0 {
-                self.offer(buffer);
-            }
+            self.retire(buffer);
         }
     }
 
@@ -181,7 +214,7 @@ impl Buffers {
         #[cfg(guard_pages)]
         self.memory.poison(lease.buffer as usize, lease.offset, lease.len);
         if state.retired && state.leases == 0 {
-            self.offer(lease.buffer as u16);
+            self.put_back(lease.buffer as u16);
         }
     }
 

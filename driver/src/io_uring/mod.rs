@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `ring` | entries in and out, the one system call |
 //! | `buffers`, `memory` | the ring of receive buffers |
+//! | `window` | how many of them the kernel is offered at a time |
 //! | `guarded` | their memory in builds with guard pages (`docs/guard-pages.md`) |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
@@ -37,6 +38,7 @@ mod ring;
 mod sockaddr;
 mod socket;
 mod tag;
+mod window;
 
 use std::{
     collections::VecDeque,
@@ -91,6 +93,8 @@ pub struct IoUring {
     buffers: Buffers,
     /// Receives that ran out of buffers, oldest first.
     starved: VecDeque<SocketKey>,
+    /// One did since the last wait.
+    ran_out: bool,
     /// Outcomes that need no kernel, for the next wait.
     queued: VecDeque<Completion>,
     /// Kernel completions being translated.
@@ -149,6 +153,7 @@ impl IoUring {
             accepting: Slab::new(tag::INDEX_MAX - 1),
             buffers,
             starved: VecDeque::new(),
+            ran_out: false,
             queued: VecDeque::new(),
             scratch: Vec::new(),
             short_of_accepts: Vec::new(),
@@ -317,6 +322,9 @@ impl IoUring {
 
     /// Arms receives that ran dry, oldest first, while there are buffers.
     fn feed_starved(&mut self) {
+        if std::mem::take(&mut self.ran_out) {
+            self.buffers.ran_out();
+        }
         let mut left = self.buffers.offered();
         while left > 0 {
             let Some(key) = self.starved.pop_front() else { return };
@@ -389,6 +397,7 @@ impl IoUring {
                 let socket = self.sockets.get_mut(key.0).expect("looked up above");
                 socket.receiving = Receiving::Starved;
                 self.starved.push_back(key);
+                self.ran_out = true;
             }
             Err(errno) => end = Some(Received::Failed(errno::fault(errno))),
         }
