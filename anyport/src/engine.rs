@@ -166,6 +166,23 @@ impl Engine {
         self
     }
 
+    /// How long a shard, or a logic thread, that has nothing to do looks for more before it sleeps: at most 1 ms; zero,
+    /// the default, sleeps at once. It does so once after the last event: an engine that is idle sleeps. For messages that
+    /// come one at a time, at the cost of a processor's time; see docs/placement.md for what it gains. It is a size of the
+    /// driver ([`DriverConfig::spin`]): a later [`driver_config`](Self::driver_config) sets it anew.
+    ///
+    /// # Errors
+    /// If it is longer.
+    pub fn spin(mut self, spin: Duration) -> Result<Self> {
+        if spin > DriverConfig::SPIN_MAX {
+            let value = usize::try_from(spin.as_micros()).unwrap_or(usize::MAX);
+            let rule = "(in microseconds) must be from 0 to 1000";
+            return Err(InvalidLimit { limit: "spin", rule, value }.into());
+        }
+        self.config.spin = spin;
+        Ok(self)
+    }
+
     /// Binds each shard to a processor, in turn over those allowed to the process.
     pub fn pin_shards(mut self, pin: bool) -> Self {
         self.pin = pin.then_some(0);

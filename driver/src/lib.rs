@@ -38,7 +38,8 @@
 //! 8. **Wait** hands over what was submitted and takes what is complete, in one system call where the OS can;
 //!    it blocks at most for the time-out, rounded up to what the system's clock can tell apart (on Windows up to
 //!    15.6 ms), and only while nothing is complete and nobody woke it. It delivers a
-//!    bounded number of completions a call, in the order of the system for each socket.
+//!    bounded number of completions a call, in the order of the system for each socket. Before it blocks it may look
+//!    again and again for a while ([`DriverConfig::spin`]): within the time-out, and not twice without an event.
 //! 9. **Wake.** A [`Waker`] ends the current or the next wait from any thread, with a system call only if the
 //!    driver sleeps. A wake is never lost.
 //! 10. **Close joins.** [`Op::Close`] is allowed at any time: whatever is in flight on the socket is cancelled
@@ -92,6 +93,7 @@ mod queue;
 pub mod readiness;
 pub mod relay;
 pub mod sim;
+mod spin;
 mod sync;
 pub mod types;
 #[cfg(unix)]

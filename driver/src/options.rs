@@ -224,10 +224,27 @@ pub struct DriverConfig {
     pub receive_memory_bytes: usize,
     /// Size of one receive buffer, in bytes: the most that one completion delivers. Default 64 KiB.
     pub receive_buffer_bytes: usize,
+    /// How long a wait looks again and again before it sleeps, after something happened: a processor's time for the
+    /// time that sleeping and waking take. Zero, the default, sleeps at once; at most
+    /// [`SPIN_MAX`](Self::SPIN_MAX), which is taken for what is above. Without effect in simulations.
+    pub spin: Duration,
+}
+
+impl DriverConfig {
+    /// What holds unless it is set.
+    pub const DEFAULT: Self = Self {
+        sockets_max: 65_536,
+        receive_memory_bytes: 4 << 20,
+        receive_buffer_bytes: 64 << 10,
+        spin: Duration::ZERO,
+    };
+
+    /// Longest [`spin`](Self::spin): beyond it, sleeping costs nothing that matters.
+    pub const SPIN_MAX: Duration = Duration::from_millis(1);
 }
 
 impl Default for DriverConfig {
     fn default() -> Self {
-        Self { sockets_max: 65_536, receive_memory_bytes: 4 << 20, receive_buffer_bytes: 64 << 10 }
+        Self::DEFAULT
     }
 }

@@ -50,6 +50,12 @@ impl Waker {
         self.shared.state.swap(AWAKE, Ordering::Acquire) == NOTIFIED
     }
 
+    /// True if it sleeps, or is about to.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.shared.state.load(Ordering::Relaxed) == ASLEEP
+    }
+
     /// True if a wake is waiting to be noticed, by [`awake`](Self::awake).
     pub(crate) fn is_notified(&self) -> bool {
         self.shared.state.load(Ordering::Relaxed) == NOTIFIED

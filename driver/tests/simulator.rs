@@ -8,8 +8,12 @@ use anyport_driver::{
     sim::{Behaviour, Sim, SimNet},
 };
 
-const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 64, receive_memory_bytes: 8 << 10, receive_buffer_bytes: 4 << 10 };
+const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 64,
+    receive_memory_bytes: 8 << 10,
+    receive_buffer_bytes: 4 << 10,
+    ..DriverConfig::DEFAULT
+};
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// A listener that accepts, token 0.

@@ -30,8 +30,12 @@ const KILLS: u64 = 6_000;
 const TOLD_EACH: u64 = 20_000;
 /// Sessions at one time: more than there are buffers, so that some run dry.
 const SESSIONS: usize = 48;
-const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 256, receive_memory_bytes: 256 << 10, receive_buffer_bytes: 8 << 10 };
+const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 256,
+    receive_memory_bytes: 256 << 10,
+    receive_buffer_bytes: 8 << 10,
+    ..DriverConfig::DEFAULT
+};
 /// Leases kept beyond the end of their sessions.
 const HELD_MAX: usize = 24;
 /// Waits of a millisecond after which what has not come never will.

@@ -257,6 +257,7 @@ impl Config {
             sockets_max: chance.pick(&[6, 16, 100, 100]),
             receive_buffer_bytes,
             receive_memory_bytes: receive_buffer_bytes * buffers,
+            ..DriverConfig::DEFAULT
         };
         let body_max = chance.pick(&[40, 200, 1_500, 8_000]);
         Self {

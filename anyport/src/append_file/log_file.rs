@@ -23,8 +23,12 @@ use super::{Action, AppendFile, AppendRefusal, Appended, FileEvent, Machine};
 use crate::error::{Error, Result};
 
 /// The driver has one file and no socket.
-const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 8, receive_memory_bytes: 4 << 10, receive_buffer_bytes: 4 << 10 };
+const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 8,
+    receive_memory_bytes: 4 << 10,
+    receive_buffer_bytes: 4 << 10,
+    ..DriverConfig::DEFAULT
+};
 
 const TOKEN: Token = Token(0);
 

@@ -14,8 +14,12 @@ use super::{ServiceOnShard, ServiceShard};
 use crate::{audit::Audit, error::Result, handler::Handler};
 
 /// Memory for what arrives. Sessions in memory hold what is on its way themselves.
-const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 1 << 20, receive_memory_bytes: 1 << 20, receive_buffer_bytes: 64 << 10 };
+const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 1 << 20,
+    receive_memory_bytes: 1 << 20,
+    receive_buffer_bytes: 64 << 10,
+    ..DriverConfig::DEFAULT
+};
 
 pub(crate) struct OfflineService<H: Handler> {
     service: ServiceShard<H>,

@@ -25,4 +25,5 @@ mod offload;
 mod outside;
 mod overflow;
 mod phases;
+mod spin;
 mod timers;

@@ -21,8 +21,12 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// Scripts that one engine plays before it is stopped: it must end in order, with nothing left.
 pub(crate) const SCRIPTS_AN_ENGINE: u64 = 50;
 /// A driver with eight receive buffers.
-const SMALL: DriverConfig =
-    DriverConfig { sockets_max: 1 << 10, receive_memory_bytes: 4 << 10, receive_buffer_bytes: 512 };
+const SMALL: DriverConfig = DriverConfig {
+    sockets_max: 1 << 10,
+    receive_memory_bytes: 4 << 10,
+    receive_buffer_bytes: 512,
+    ..DriverConfig::DEFAULT
+};
 /// What a paused session is sent still fits.
 pub(crate) const SMALL_SOCKET_BYTES: usize = 4 << 10;
 /// Frames that no send queue here can hold.

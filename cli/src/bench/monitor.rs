@@ -112,7 +112,8 @@ pub(crate) fn run_knowing<L: Loader>(
     let mut engine = Engine::new()?
         .shards(threads)?
         .driver(run.loading.common.driver.into())
-        .driver_config(driver_config(run.connections));
+        .driver_config(driver_config(run.connections))
+        .spin(run.loading.common.spin())?;
     if run.loading.common.pin {
         engine = engine.pin_shards_from(processors().saturating_sub(threads));
     }

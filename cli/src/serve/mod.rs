@@ -72,6 +72,7 @@ fn run<H: Handler>(
     let mut engine = Engine::new()?
         .driver(hosting.common.driver.into())
         .driver_config(driver_config(hosting.sessions_max.unwrap_or(SESSIONS_MAX)))
+        .spin(hosting.common.spin())?
         .pin_shards(hosting.common.pin)
         .spread(service.spread);
     if let Some(shards) = service.shards {

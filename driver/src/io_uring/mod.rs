@@ -72,6 +72,7 @@ use crate::{
     options::{DriverConfig, FileOptions, ListenOptions, SocketOptions},
     posting::Posting,
     probe::DriverKind,
+    spin::Spin,
     types::{
         Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
         Token, next_instance,
@@ -113,6 +114,7 @@ pub struct IoUring {
     helper: Option<Helper>,
     event: Arc<OwnedFd>,
     waker: Waker,
+    spin: Spin,
 }
 
 impl IoUring {
@@ -122,7 +124,7 @@ impl IoUring {
     /// If the kernel refuses a ring (`EPERM` in many containers, `ENOSYS`, `ENOMEM` from a small limit on locked
     /// memory) or lacks what the driver needs.
     pub fn new(config: DriverConfig) -> io::Result<Self> {
-        let ring = Ring::new()?;
+        let ring = Ring::new(!config.spin.is_zero())?;
         if !ring.has_wait_timeouts() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -166,6 +168,7 @@ impl IoUring {
             helper: None,
             event,
             waker,
+            spin: Spin::new(&config),
         };
         driver.watch_wakes();
         Ok(driver)
@@ -466,6 +469,19 @@ impl IoUring {
         Ok(woken)
     }
 
+    /// How a wait goes on that found nothing: it sleeps, or looks around for a while, without a system call until there is
+    /// something. What was submitted is handed over first.
+    fn sleep_or_look(&mut self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Sleep {
+        let patience = self.patience(timeout, deadline);
+        if !self.spin.goes_on(patience) {
+            return Sleep::AtMost(patience);
+        }
+        if !self.ring.has_submissions() {
+            while !self.ring.has_news() && !self.waker.is_notified() && self.spin.goes_on(patience) {}
+        }
+        Sleep::No
+    }
+
     /// How long a wait may sleep: until the caller's deadline or the next retry of an accept.
     fn patience(&self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Option<Duration> {
         let own = [self.retry_at, self.checks.due(), self.ending.due()].into_iter().flatten().min();
@@ -618,11 +634,13 @@ impl Driver for IoUring {
                 self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
             // Of those that were armed now, some may have nothing to receive: then the next ones have their turn.
             let idle = quiet && (self.starved.is_empty() || self.buffers.offered() == 0);
-            let sleep = if idle { Sleep::AtMost(self.patience(timeout, &mut deadline)) } else { Sleep::No };
+            let sleep = if idle { self.sleep_or_look(timeout, &mut deadline) } else { Sleep::No };
             let woken = self.turn(sleep, completions)?;
             let over = !quiet || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // What is left are completions of the driver's own doing, and its own timer.
-            if woken || over || completions.len() > before {
+            let something = woken || completions.len() > before;
+            if something || over {
+                self.spin.note(something);
                 return Ok(());
             }
         }

@@ -21,9 +21,15 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The set-up that measurements on 6.18 favour: single issuer, deferred task work.
-    pub(super) fn new() -> io::Result<Self> {
-        let uring = IoUring::builder()
+    /// The set-up that measurements on 6.18 favour: single issuer, deferred task work. With `looks`,
+    /// [`has_news`](Self::has_news) tells all that there is.
+    pub(super) fn new(looks: bool) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        if looks {
+            // Else what is to be done for a completion shows only to who asks the kernel.
+            builder.setup_taskrun_flag();
+        }
+        let uring = builder
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()
@@ -126,6 +132,22 @@ impl Ring {
     /// True if a completion can be taken without a system call.
     pub(super) fn has_completions(&mut self) -> bool {
         !self.stash.is_empty() || !self.uring.completion().is_empty()
+    }
+
+    /// True if entries wait to be handed over.
+    pub(super) fn has_submissions(&mut self) -> bool {
+        !self.uring.submission().is_empty()
+    }
+
+    /// True if a call into the kernel would give something: a look at memory that the kernel shares. Only of a ring that
+    /// was made to look.
+    pub(super) fn has_news(&mut self) -> bool {
+        let submission = self.uring.submission();
+        if submission.taskrun() || submission.cq_overflow() {
+            return true;
+        }
+        drop(submission);
+        self.has_completions()
     }
 
     /// Picks one completion out of turn; the others keep their order.

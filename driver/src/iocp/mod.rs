@@ -65,6 +65,7 @@ use crate::{
     files::Files,
     posting::Posting,
     queue::Queue,
+    spin::Spin,
     types::{
         Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
         Token, next_instance,
@@ -108,6 +109,7 @@ pub struct Iocp {
     ending: Vec<SlabKey>,
     /// The last wait delivered without asking the system.
     system_skipped: bool,
+    spin: Spin,
 }
 
 impl Iocp {
@@ -143,6 +145,7 @@ impl Iocp {
             posted: 0,
             ending: Vec::new(),
             system_skipped: false,
+            spin: Spin::new(&config),
         })
     }
 
@@ -405,6 +408,7 @@ impl Driver for Iocp {
         self.system_skipped = completions.len() > start && !self.system_skipped;
         if self.system_skipped {
             self.take_wake(false);
+            self.spin.note(true);
             return Ok(());
         }
         // The clock is read only by a wait that may block.
@@ -418,7 +422,8 @@ impl Driver for Iocp {
                 if deadline.is_none() {
                     deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
                 }
-                self.pause(deadline)
+                let pause = self.pause(deadline);
+                if self.spin.goes_on(pause) { Some(Duration::ZERO) } else { pause }
             } else {
                 Some(Duration::ZERO)
             };
@@ -428,6 +433,7 @@ impl Driver for Iocp {
             self.serve_all(completions, limit);
             self.finished.deliver(completions, limit);
             if completions.len() > start || woken {
+                self.spin.note(true);
                 return Ok(());
             }
             // Nothing to report: a receive that was cancelled, a send that goes on, a packet that only woke us.

@@ -25,7 +25,12 @@ const CONNECT: Token = Token(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config() -> DriverConfig {
-    DriverConfig { sockets_max: 256, receive_memory_bytes: 1 << 20, receive_buffer_bytes: 16 << 10 }
+    DriverConfig {
+        sockets_max: 256,
+        receive_memory_bytes: 1 << 20,
+        receive_buffer_bytes: 16 << 10,
+        ..DriverConfig::DEFAULT
+    }
 }
 
 struct Bench {

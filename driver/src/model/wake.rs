@@ -27,8 +27,9 @@ enum Bug {
     WakesFirst,
 }
 
-/// One that sleeps, and two that have work for it; it ends when it has all of both.
-fn sleeper_and_two_wakers(notice: Notice, bug: Bug) {
+/// One that sleeps, and two that have work for it; it ends when it has all of both. Before it falls asleep it looks so
+/// often whether it was woken, as drivers do that spin.
+fn sleeper_and_two_wakers(notice: Notice, looks: u32, bug: Bug) {
     let signal = Arc::new(Notify::new());
     let raised = Arc::clone(&signal);
     let waker = Waker::new(move || {
@@ -53,7 +54,9 @@ fn sleeper_and_two_wakers(notice: Notice, bug: Bug) {
     // Relaxed: only the waker may make it visible.
     let look = || work.iter().all(|work| work.load(Ordering::Relaxed) == 1);
     loop {
-        let asleep = bug == Bug::SaysNothing || waker.fall_asleep() || bug == Bug::BlocksAnyway;
+        let woken = (0..looks).any(|_| waker.is_notified());
+        let falls_asleep = || !woken && waker.fall_asleep();
+        let asleep = bug == Bug::SaysNothing || falls_asleep() || bug == Bug::BlocksAnyway;
         if asleep {
             signal.wait();
         }
@@ -73,9 +76,15 @@ fn sleeper_and_two_wakers(notice: Notice, bug: Bug) {
 
 #[test]
 fn l1_a_wake_is_never_lost() {
-    explore("L1 a wake is never lost, io_uring", || sleeper_and_two_wakers(Notice::Always, Bug::None));
+    explore("L1 a wake is never lost, io_uring", || sleeper_and_two_wakers(Notice::Always, 0, Bug::None));
     explore("L1 a wake is never lost, readiness and IOCP", || {
-        sleeper_and_two_wakers(Notice::IfAny, Bug::None);
+        sleeper_and_two_wakers(Notice::IfAny, 0, Bug::None);
+    });
+    explore("L1 a wake is never lost, io_uring that spins", || {
+        sleeper_and_two_wakers(Notice::Always, 1, Bug::None);
+    });
+    explore("L1 a wake is never lost, readiness and IOCP that spin", || {
+        sleeper_and_two_wakers(Notice::IfAny, 1, Bug::None);
     });
 }
 
@@ -87,7 +96,7 @@ fn l1_finds_what_loses_a_wake() {
         ("L1 planted: looks before it is awake", Bug::LooksFirst),
         ("L1 planted: wakes, then hands over", Bug::WakesFirst),
     ] {
-        must_fail(name, "deadlock", move || sleeper_and_two_wakers(Notice::Always, bug));
+        must_fail(name, "deadlock", move || sleeper_and_two_wakers(Notice::Always, 0, bug));
     }
 }
 
@@ -96,8 +105,8 @@ fn l1_needs_every_ordering_of_the_waker() {
     weaken_each(
         "driver/src/wake.rs",
         &[
-            ("L1", || sleeper_and_two_wakers(Notice::Always, Bug::None)),
-            ("L1", || sleeper_and_two_wakers(Notice::IfAny, Bug::None)),
+            ("L1", || sleeper_and_two_wakers(Notice::Always, 0, Bug::None)),
+            ("L1", || sleeper_and_two_wakers(Notice::IfAny, 0, Bug::None)),
         ],
     );
 }

@@ -22,8 +22,12 @@ struct Bench {
 impl Bench {
     fn new(sockets_max: u32) -> Self {
         let hub = PipeHub::new();
-        let config =
-            DriverConfig { sockets_max, receive_memory_bytes: 8 << 10, receive_buffer_bytes: 4 << 10 };
+        let config = DriverConfig {
+            sockets_max,
+            receive_memory_bytes: 8 << 10,
+            receive_buffer_bytes: 4 << 10,
+            ..DriverConfig::DEFAULT
+        };
         let mut driver = Pipes::new(&hub, config);
         let any = Address::Unix("anywhere".into());
         let (listener, _) = driver.listen(&any, &ListenOptions::default()).unwrap();

@@ -46,6 +46,7 @@ use crate::{
     arena::Arena,
     files::Files,
     queue::Queue,
+    spin::Spin,
     types::{
         Completion, Detached, DetachedSocket, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey,
         Token, next_instance,
@@ -82,6 +83,7 @@ pub struct Readiness {
     resting: Vec<SlabKey>,
     /// The last wait delivered without asking the system.
     system_skipped: bool,
+    spin: Spin,
 }
 
 impl Readiness {
@@ -113,6 +115,7 @@ impl Readiness {
             wanting_memory: VecDeque::new(),
             resting: Vec::new(),
             system_skipped: false,
+            spin: Spin::new(&config),
         })
     }
 
@@ -357,6 +360,7 @@ impl Driver for Readiness {
         self.system_skipped = completions.len() > start && !self.system_skipped;
         if self.system_skipped {
             self.take_wake(false);
+            self.spin.note(true);
             return Ok(());
         }
         // The clock is read only by a wait that may block.
@@ -368,7 +372,8 @@ impl Driver for Readiness {
                 if deadline.is_none() {
                     deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
                 }
-                self.pause(deadline)
+                let pause = self.pause(deadline);
+                if self.spin.goes_on(pause) { Some(Duration::ZERO) } else { pause }
             } else {
                 Some(Duration::ZERO)
             };
@@ -377,6 +382,7 @@ impl Driver for Readiness {
             self.files.collect(&mut self.finished);
             self.finished.deliver(completions, limit);
             if completions.len() > start || woken {
+                self.spin.note(true);
                 return Ok(());
             }
             // Nothing to report: an edge of no interest, a signal, or a send that goes on.

@@ -32,7 +32,12 @@ const ENDED: PollFlags = PollFlags::RDHUP;
 const ENDED: PollFlags = PollFlags::HUP;
 
 fn small() -> DriverConfig {
-    DriverConfig { sockets_max: 64, receive_memory_bytes: 1 << 20, receive_buffer_bytes: 64 << 10 }
+    DriverConfig {
+        sockets_max: 64,
+        receive_memory_bytes: 1 << 20,
+        receive_buffer_bytes: 64 << 10,
+        ..DriverConfig::DEFAULT
+    }
 }
 
 struct Bench {
@@ -620,7 +625,12 @@ fn one_wait_delivers_a_bounded_number_and_the_rest_follows() {
 fn sizes_that_cannot_work_are_refused_and_odd_ones_do() {
     let refused = Readiness::new(DriverConfig { receive_buffer_bytes: 0, ..small() });
     assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::InvalidInput);
-    let odd = DriverConfig { sockets_max: u32::MAX, receive_buffer_bytes: 7, receive_memory_bytes: 0 };
+    let odd = DriverConfig {
+        sockets_max: u32::MAX,
+        receive_buffer_bytes: 7,
+        receive_memory_bytes: 0,
+        ..DriverConfig::DEFAULT
+    };
     let mut bench = Bench::new(odd);
     let (socket, mut peer) = bench.pair();
     bench.receive(socket);

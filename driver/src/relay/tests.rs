@@ -122,7 +122,12 @@ impl Bench {
 #[test]
 fn a_link_that_starves_while_the_relay_sleeps_gets_its_buffers_back() {
     const BUFFER: usize = 64 << 10;
-    let config = DriverConfig { sockets_max: 8, receive_memory_bytes: BUFFER, receive_buffer_bytes: BUFFER };
+    let config = DriverConfig {
+        sockets_max: 8,
+        receive_memory_bytes: BUFFER,
+        receive_buffer_bytes: BUFFER,
+        ..DriverConfig::DEFAULT
+    };
     let mut bench = Bench::new(config);
     let (_, mut peer) = bench.pair();
     for round in 0..4 {
@@ -141,8 +146,12 @@ fn however_many_peers_flood_a_thread_that_is_busy_what_is_kept_for_it_is_bounded
     const MEMORY: usize = 64 << 10;
     const PEERS: usize = 200;
     const BYTES: usize = 24 << 10;
-    let config =
-        DriverConfig { sockets_max: 1_000, receive_memory_bytes: MEMORY, receive_buffer_bytes: 4 << 10 };
+    let config = DriverConfig {
+        sockets_max: 1_000,
+        receive_memory_bytes: MEMORY,
+        receive_buffer_bytes: 4 << 10,
+        ..DriverConfig::DEFAULT
+    };
     let mut bench = Bench::new(config);
     let mut peers: Vec<_> = (0..PEERS).map(|_| (bench.pair().1, 0)).collect();
     // They receive before anything comes.

@@ -21,8 +21,12 @@ use crate::{
 pub(super) const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Four buffers, so that they run short.
-pub(super) const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 64, receive_memory_bytes: 4 << 10, receive_buffer_bytes: 1 << 10 };
+pub(super) const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 64,
+    receive_memory_bytes: 4 << 10,
+    receive_buffer_bytes: 1 << 10,
+    ..DriverConfig::DEFAULT
+};
 
 /// Waits of one phase; a phase that takes more hangs.
 const WAITS_MAX: usize = 60_000;

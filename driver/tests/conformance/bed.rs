@@ -21,12 +21,20 @@ pub(crate) const V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 pub(crate) const V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
 
 /// What cases use unless they are about sizes.
-pub(crate) const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 1_024, receive_memory_bytes: 1 << 20, receive_buffer_bytes: 16 << 10 };
+pub(crate) const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 1_024,
+    receive_memory_bytes: 1 << 20,
+    receive_buffer_bytes: 16 << 10,
+    ..DriverConfig::DEFAULT
+};
 
 /// Two small receive buffers.
-pub(crate) const TWO_BUFFERS: DriverConfig =
-    DriverConfig { sockets_max: 1_024, receive_memory_bytes: 8 << 10, receive_buffer_bytes: 4 << 10 };
+pub(crate) const TWO_BUFFERS: DriverConfig = DriverConfig {
+    sockets_max: 1_024,
+    receive_memory_bytes: 8 << 10,
+    receive_buffer_bytes: 4 << 10,
+    ..DriverConfig::DEFAULT
+};
 
 /// A step of `until`: the longest that a single wait takes.
 const STEP: Duration = Duration::from_millis(1);

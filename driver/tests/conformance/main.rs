@@ -36,6 +36,7 @@ mod send;
 mod shutdown;
 mod simulated;
 mod soak;
+mod spin;
 #[cfg(any(unix, windows))]
 mod system;
 mod timeouts;
@@ -211,6 +212,12 @@ macro_rules! suite {
                     s09_no_wake_of_four_threads_is_lost,
                     s09_wakes_do_not_disturb_completions,
                     s09_a_waker_outlives_its_driver,
+                ]
+                spin: [
+                    s08_a_wait_that_looks_first_takes_its_time_and_no_longer,
+                    s08_messages_one_at_a_time_arrive_while_it_looks,
+                    s08_megabytes_both_ways_arrive_exact_while_it_looks,
+                    s09_no_wake_is_lost_while_it_looks,
                 ]
                 timeouts: [
                     s08_a_wait_of_no_time_returns_at_once,

@@ -48,8 +48,12 @@ impl<W: World> Echo<W> {
 }
 
 pub(crate) fn s05_two_hundred_connections_echo_every_byte<W: World>(seed: u64) {
-    let config =
-        DriverConfig { sockets_max: 256, receive_memory_bytes: 64 << 10, receive_buffer_bytes: 4 << 10 };
+    let config = DriverConfig {
+        sockets_max: 256,
+        receive_memory_bytes: 64 << 10,
+        receive_buffer_bytes: 4 << 10,
+        ..DriverConfig::DEFAULT
+    };
     let mut bed = Bed::<W>::with(seed, config);
     let mut chance = Chance::new(seed);
     let mut echoes: Vec<_> = bed
@@ -79,8 +83,12 @@ pub(crate) fn s05_two_hundred_connections_echo_every_byte<W: World>(seed: u64) {
 }
 
 pub(crate) fn s10_connections_that_churn_leave_nothing_behind<W: World>(seed: u64) {
-    let config =
-        DriverConfig { sockets_max: 40, receive_memory_bytes: 16 << 10, receive_buffer_bytes: 2 << 10 };
+    let config = DriverConfig {
+        sockets_max: 40,
+        receive_memory_bytes: 16 << 10,
+        receive_buffer_bytes: 2 << 10,
+        ..DriverConfig::DEFAULT
+    };
     let mut bed = Bed::<W>::with(seed, config);
     let mut chance = Chance::new(seed);
     let mut open = Vec::new();

@@ -66,9 +66,12 @@ pub(crate) fn s09_a_wake_from_another_thread_ends_the_wait<W: World>(seed: u64) 
 }
 
 pub(crate) fn s09_no_wake_of_four_threads_is_lost<W: World>(seed: u64) {
+    four_threads_wake(Bed::<W>::new(seed));
+}
+
+pub(crate) fn four_threads_wake<W: World>(mut bed: Bed<W>) {
     const THREADS: u64 = 4;
     const POSTS: u64 = 1_000;
-    let mut bed = Bed::<W>::new(seed);
     let (send, receive) = mpsc::channel();
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {

@@ -25,6 +25,7 @@ const CONFIG: DriverConfig = DriverConfig {
     sockets_max: 64,
     receive_memory_bytes: 4 * BUFFER_BYTES,
     receive_buffer_bytes: BUFFER_BYTES,
+    ..DriverConfig::DEFAULT
 };
 /// Waits of a millisecond after which what has not come never will.
 const WAITS_MAX: usize = 10_000;

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     Address, COMPLETIONS_MAX, Driver, DriverConfig, DriverKind, FileOptions, ListenOptions, SocketOptions,
     Waker,
+    spin::Spin,
     types::{Completion, Detached, FileKey, Lease, Op, OpKind, Outcome, SocketKey, Token, next_instance},
 };
 
@@ -67,6 +68,7 @@ pub struct Relay {
     waker: Waker,
     pump_waker: Waker,
     pump: Box<dyn Pump>,
+    spin: Spin,
 }
 
 /// A link to an I/O shard.
@@ -158,6 +160,8 @@ impl Relay {
     pub fn new(seats: Vec<RelaySeat>, config: DriverConfig, pump: Box<dyn Pump>) -> Self {
         assert!(!seats.is_empty(), "a relay needs a link");
         let pump_waker = pump.waker();
+        // Who is stepped has all time between two steps.
+        let spin = if pump.may_block() { Spin::new(&config) } else { Spin::never() };
         // So that the last key of the last link is one still.
         let names_max = (u32::MAX - 1) / seats.len() as u32;
         let to_link = |seat| Link::new(seat, names_max, pump_waker.clone());
@@ -183,6 +187,7 @@ impl Relay {
             }),
             pump_waker,
             pump,
+            spin,
         }
     }
 
@@ -302,6 +307,17 @@ impl Relay {
         !self.finished.is_empty()
             || self.pump_waker.is_notified()
             || self.links.iter().any(|link| !link.arrived.is_empty() || link.gone == Gone::Ending)
+    }
+
+    /// Looks for a while, before this sleeps for `timeout`.
+    fn look_around(&mut self, timeout: Option<Duration>, deadline: &mut Option<Instant>) {
+        if self.has_news() || self.waker.is_notified() || !self.spin.goes_on(timeout) {
+            return;
+        }
+        if deadline.is_none() {
+            *deadline = timeout.and_then(|timeout| self.pump.now().checked_add(timeout));
+        }
+        while !self.has_news() && !self.waker.is_notified() && self.spin.goes_on(timeout) {}
     }
 
     /// Consumes a wake of a user: this wait is about to return, and what was posted before will be seen.
@@ -435,6 +451,9 @@ impl Driver for Relay {
         loop {
             // What the last look told of starving links is answered here, before this sleeps.
             self.flush();
+            if timeout != Some(Duration::ZERO) {
+                self.look_around(timeout, &mut deadline);
+            }
             let ready = self.has_news();
             woken |= self.take_wake(false);
             if woken && !ready {
@@ -461,7 +480,9 @@ impl Driver for Relay {
             self.take_news();
             self.deliver(completions, limit);
             let over = deadline.is_some_and(|deadline| deadline <= self.pump.now());
-            if completions.len() > start || woken || over || timeout == Some(Duration::ZERO) {
+            let something = woken || completions.len() > start;
+            if something || over || timeout == Some(Duration::ZERO) {
+                self.spin.note(something);
                 self.turn = (self.turn + 1) % self.links.len();
                 return Ok(());
             }

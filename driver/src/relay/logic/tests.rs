@@ -11,8 +11,12 @@ use crate::{
     types::{Completion, Outcome, Received},
 };
 
-const CONFIG: DriverConfig =
-    DriverConfig { sockets_max: 8, receive_memory_bytes: 64 << 10, receive_buffer_bytes: 16 << 10 };
+const CONFIG: DriverConfig = DriverConfig {
+    sockets_max: 8,
+    receive_memory_bytes: 64 << 10,
+    receive_buffer_bytes: 16 << 10,
+    ..DriverConfig::DEFAULT
+};
 const ACCEPT: Token = Token(7);
 const RECEIVE: Token = Token(8);
 

@@ -138,6 +138,7 @@ impl<C: Codec> World<C> {
             sockets_max: shape.sockets_max,
             receive_memory_bytes: 2_048,
             receive_buffer_bytes: 512,
+            ..DriverConfig::DEFAULT
         };
         let outside = net.listen(([10, 0, 0, 2], OUTSIDE_PORT).into()).expect("nobody else listens there");
         let engine = Engine::new().expect("it needs nothing of the system");
