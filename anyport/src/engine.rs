@@ -13,7 +13,7 @@ use std::{
 
 use anyport_core::{Limits, SessionId, limits::InvalidLimit};
 use anyport_driver::{
-    Address, Driver, DriverChoice, DriverConfig, DriverKind, SocketOptions, machine,
+    Address, Driver, DriverChoice, DriverConfig, DriverKind, SocketOptions, Topology, machine,
     probe::{self, Chosen},
 };
 
@@ -68,7 +68,7 @@ pub struct Engine {
     pub(crate) shards: usize,
     choice: DriverChoice,
     pub(crate) config: DriverConfig,
-    /// The place, among the processors allowed, of the one that the first shard is bound to.
+    /// The place, in the order in which threads take processors, of the one that the first shard is bound to.
     pin: Option<usize>,
     pub(crate) spread: Spread,
     send_budget: Option<Arc<Budget>>,
@@ -183,14 +183,16 @@ impl Engine {
         Ok(self)
     }
 
-    /// Binds each shard to a processor, in turn over those allowed to the process.
+    /// Binds each shard to a processor of those allowed to the process, and logic threads to what is left: one for each
+    /// core first, node of memory by node, as `anyport doctor` shows (docs/placement.md). What a shard uses is
+    /// allocated by its own thread, on its own node therefore. Where the system does not bind threads, this does nothing,
+    /// and a warning says so.
     pub fn pin_shards(mut self, pin: bool) -> Self {
         self.pin = pin.then_some(0);
         self
     }
 
-    /// As [`pin_shards`](Self::pin_shards), but the first shard takes the processor at place `first` among those
-    /// allowed: two engines on one machine need not share processors.
+    /// As [`pin_shards`](Self::pin_shards), but the first shard takes the processor at place `first` in that order: two engines on one machine need not share processors.
     pub fn pin_shards_from(mut self, first: usize) -> Self {
         self.pin = Some(first);
         self
@@ -376,9 +378,9 @@ impl Engine {
         log::info!("driver {}: {}", chosen.kind, chosen.reason);
         let spread = self.spread_with(chosen.kind)?;
         log::debug!("open files: {open_files:?}");
-        let processors = machine::processors();
         let seed = any_number();
         let (templates, mut logic) = self.place(seed);
+        let placing = self.pin.map(|first| Topology::here().place(self.shards, logic.len(), first));
         let hands_over = spread == Spread::HandOver && self.shards > 1;
         let possible = probe::connections_possible(chosen.kind, self.config, self.shards, hands_over);
         let desk = Desk::with_threads(self.pool.unwrap_or_default());
@@ -400,7 +402,7 @@ impl Engine {
             published: self.services.into_iter().map(|service| service.published).collect(),
         };
         for shard in 0..self.shards {
-            let pin = self.pin.map(|first| processors[(first % processors.len() + shard) % processors.len()]);
+            let pin = placing.as_ref().and_then(|placing| placing.shards.get(shard).copied());
             let plan = ShardPlan {
                 shard,
                 kind: running.chosen.kind,
@@ -429,7 +431,8 @@ impl Engine {
         }
         while let Some(plan) = logic.pop_front() {
             let bound = running.addresses[plan.service].clone();
-            match plan.spawn(bound, Arc::clone(&running.desk)) {
+            let pin = placing.as_ref().and_then(|placing| placing.logic[plan.number]);
+            match plan.spawn(bound, Arc::clone(&running.desk), pin) {
                 Ok(thread) => running.logic.push(thread),
                 Err(error) => {
                     drop(logic);
@@ -484,6 +487,15 @@ pub(crate) struct ShardPlan {
 type ShardThread = JoinHandle<Result<()>>;
 type Started = Result<Vec<Option<Address>>>;
 
+/// Binds the calling thread, before it allocates anything: its memory is near then.
+pub(crate) fn pin_thread(processor: Option<usize>, what: &str, number: usize) {
+    if let Some(processor) = processor
+        && let Err(error) = machine::pin_thread(processor)
+    {
+        log::warn!("{what} {number} is not bound to processor {processor}: {error}");
+    }
+}
+
 impl ShardPlan {
     /// Starts the thread and waits until its services listen.
     fn spawn(self) -> Result<(ShardThread, Vec<Option<Address>>)> {
@@ -506,11 +518,7 @@ impl ShardPlan {
 
     fn run(self, tell: &Sender<Started>) -> Result<()> {
         let _others = AbortOnPanic(self.stop.clone());
-        if let Some(processor) = self.pin
-            && let Err(error) = machine::pin_thread(processor)
-        {
-            log::warn!("shard {} is not bound to processor {processor}: {error}", self.shard);
-        }
+        pin_thread(self.pin, "shard", self.shard);
         match self.kind {
             #[cfg(target_os = "linux")]
             DriverKind::IoUring => {

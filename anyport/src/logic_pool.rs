@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyport_core::limits::InvalidLimit;
-use anyport_driver::{CompletionPort, PortConfig, PortError};
+use anyport_driver::{CompletionPort, PortConfig, PortError, machine};
 
 use crate::offload::OffloadError;
 
@@ -121,7 +121,7 @@ struct Crew {
 impl LogicPool {
     /// Starts the threads.
     pub(crate) fn start(config: PoolConfig) -> io::Result<Self> {
-        let config = config.resolved(anyport_driver::machine::processors().len());
+        let config = config.resolved(machine::processors().len());
         let port = CompletionPort::new(PortConfig {
             concurrency: config.concurrency,
             queue_max_packets: config.queue_max,
@@ -146,7 +146,9 @@ impl LogicPool {
     fn add_thread(&self, number: usize) -> io::Result<()> {
         let (port, crew) = (Arc::clone(&self.port), Alive::one_more(&self.crew));
         let thread = std::thread::Builder::new().name(format!("anyport-pool-{number}"));
-        lock(&self.threads).push(thread.spawn(move || crew.work(&port))?);
+        // A shard that is bound starts them with its first work: they run beside it.
+        let work = machine::unbound(move || crew.work(&port));
+        lock(&self.threads).push(thread.spawn(work)?);
         Ok(())
     }
 

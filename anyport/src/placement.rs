@@ -16,7 +16,7 @@ use anyport_driver::{
 };
 
 use crate::{
-    engine::AbortOnPanic,
+    engine::{AbortOnPanic, pin_thread},
     error::{Error, Result},
     offload::Desk,
     shard_loop::ShardLoop,
@@ -93,14 +93,23 @@ pub(crate) struct LogicPlan {
 pub(crate) type LogicThread = JoinHandle<Result<()>>;
 
 impl LogicPlan {
-    /// Starts the thread, and waits until its service has started. The shards listen at `bound` for it.
-    pub(crate) fn spawn(self, bound: Option<Address>, desk: Arc<Desk>) -> Result<LogicThread> {
+    /// Starts the thread, bound to a processor if there is one for it, and waits until its service has started. The shards
+    /// listen at `bound` for it.
+    pub(crate) fn spawn(
+        self,
+        bound: Option<Address>,
+        desk: Arc<Desk>,
+        processor: Option<usize>,
+    ) -> Result<LogicThread> {
         let number = self.number;
         let fail = |source| Error::LogicThread { thread: number, source };
         let (tell, told) = channel();
         let thread = std::thread::Builder::new()
             .name(format!("anyport-logic-{number}"))
-            .spawn(move || self.run(bound, desk, &tell))
+            .spawn(move || {
+                pin_thread(processor, "logic thread", number);
+                self.run(bound, desk, &tell)
+            })
             .map_err(fail)?;
         match told.recv() {
             Ok(Ok(())) => Ok(thread),

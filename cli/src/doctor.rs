@@ -38,6 +38,9 @@ fn table(report: &Report) -> String {
             lines.push(format!("{:5}  {:names$}  -> {advice}", "", ""));
         }
     }
+    if report.findings.iter().all(|finding| finding.advice.is_empty()) {
+        lines.push("\nnothing to improve".to_owned());
+    }
     lines.push(format!("\ndriver {}: {}", report.driver, report.reason));
     lines.join("\n")
 }

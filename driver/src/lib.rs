@@ -95,6 +95,7 @@ pub mod relay;
 pub mod sim;
 mod spin;
 mod sync;
+pub mod topology;
 pub mod types;
 #[cfg(unix)]
 mod unix;
@@ -115,6 +116,7 @@ pub use anyport_core::{Fault, FaultKind, SendBatch};
 pub use completion_port::{CompletionPort, PortConfig, PortCounters, PortError, WaitEnd, blocking};
 pub use options::{DriverConfig, FileOptions, KeepAlive, ListenOptions, SocketOptions, numbered};
 pub use probe::{DriverChoice, DriverKind};
+pub use topology::{Placing, Topology};
 pub use types::{
     Accepted, Completion, Detached, FileKey, Lease, Op, OpKind, Outcome, Received, SocketKey, Token,
 };

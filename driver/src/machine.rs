@@ -51,14 +51,42 @@ pub fn raise_open_files() -> OpenFiles {
 /// If the processor does not exist or is not among those allowed to the process, or the OS cannot bind.
 #[cfg(target_os = "linux")]
 pub fn pin_thread(processor: usize) -> io::Result<()> {
-    use rustix::thread::{CpuSet, sched_setaffinity};
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     if processor >= CpuSet::MAX_CPU {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such processor"));
     }
+    let before = sched_getaffinity(None)?;
     let mut set = CpuSet::new();
     set.set(processor);
     sched_setaffinity(None, &set)?;
+    BOUND.set(BOUND.get().or(Some(before)));
     Ok(())
+}
+
+#[cfg(target_os = "linux")]
+thread_local! {
+    /// Where the thread could run before it was bound to a processor.
+    static BOUND: std::cell::Cell<Option<rustix::thread::CpuSet>> = const { std::cell::Cell::new(None) };
+}
+
+/// What a new thread is to run, so that it can run wherever the calling one could before it was
+/// [bound](pin_thread): threads inherit a binding on Linux, and one that helps a shard is to be beside it, not in its place.
+#[cfg(target_os = "linux")]
+pub fn unbound<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let anywhere = BOUND.get();
+    move || {
+        if let Some(anywhere) = anywhere {
+            // At worst, it shares the processor.
+            let _ = rustix::thread::sched_setaffinity(None, &anywhere);
+        }
+        run()
+    }
+}
+
+/// What a new thread is to run, so that it can run anywhere: threads do not inherit a binding here.
+#[cfg(not(target_os = "linux"))]
+pub fn unbound<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    run
 }
 
 /// Binds the calling thread to one processor, of the first 64.
@@ -79,11 +107,11 @@ pub fn pin_thread(_processor: usize) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this OS does not bind threads to processors"))
 }
 
-/// Processors that this process may run on, in order.
+/// Processors that this process may run on, in order: where the calling thread may, or might before it was bound.
 #[cfg(target_os = "linux")]
 pub fn processors() -> Vec<usize> {
     use rustix::thread::{CpuSet, sched_getaffinity};
-    match sched_getaffinity(None) {
+    match BOUND.get().map_or_else(|| sched_getaffinity(None), Ok) {
         Ok(set) => (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect(),
         Err(_) => (0..count()).collect(),
     }
@@ -164,4 +192,27 @@ pub fn interrupt(process: u32, key: ConsoleKey) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 pub fn io_uring_disabled() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+#[cfg(all(test, target_os = "linux", not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_bound_knows_where_others_may_run() {
+        let on_its_own = || {
+            let all = processors();
+            let last = *all.last().unwrap();
+            pin_thread(last).unwrap();
+            pin_thread(last).unwrap();
+            let mask = || {
+                let set = rustix::thread::sched_getaffinity(None).unwrap();
+                (0..rustix::thread::CpuSet::MAX_CPU).filter(|&number| set.is_set(number)).collect::<Vec<_>>()
+            };
+            assert_eq!((mask(), processors()), (vec![last], all.clone()));
+            let (inherits, unbound) = (std::thread::spawn(mask), std::thread::spawn(unbound(mask)));
+            assert_eq!((inherits.join().unwrap(), unbound.join().unwrap()), (vec![last], all));
+        };
+        std::thread::spawn(on_its_own).join().unwrap();
+    }
 }

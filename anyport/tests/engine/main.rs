@@ -25,5 +25,6 @@ mod offload;
 mod outside;
 mod overflow;
 mod phases;
+mod pinned;
 mod spin;
 mod timers;

@@ -6,8 +6,7 @@ use std::{
 };
 
 use anyport::{
-    DriverChoice, DriverConfig, Engine, Frame, Handler, Lines, Remote, Running, Server, Session, Shard,
-    TimerKey,
+    DriverChoice, DriverConfig, Engine, Frame, Handler, Lines, Remote, Running, Server, Session, TimerKey,
 };
 
 use crate::support::{PATIENCE, Peer, own_address, placed};

@@ -36,7 +36,7 @@ impl Watcher {
         let (port_watched, ends) = (Arc::clone(port), Arc::clone(&ended));
         let thread = thread::Builder::new()
             .name("anyport-watcher".into())
-            .spawn(move || watch(&port_watched, &ends))?;
+            .spawn(crate::machine::unbound(move || watch(&port_watched, &ends)))?;
         port.watched_by(thread.thread().clone());
         Ok(Self { thread: Some(thread), ended })
     }

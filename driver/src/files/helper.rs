@@ -15,7 +15,7 @@ use std::{
 use anyport_core::{Fault, SendBatch, SlabKey};
 
 use super::disk::{self, Opened};
-use crate::{options::FileOptions, wake::Waker};
+use crate::{machine, options::FileOptions, wake::Waker};
 
 /// How long a dropped driver waits for a disk; what is not done by then is left to the thread, which owns all of it.
 const JOIN_WAIT: Duration = Duration::from_secs(10);
@@ -61,7 +61,8 @@ impl Helper {
                 waker.wake();
             }
         };
-        let thread = std::thread::Builder::new().name("anyport-files".to_owned()).spawn(run)?;
+        let thread =
+            std::thread::Builder::new().name("anyport-files".to_owned()).spawn(machine::unbound(run))?;
         Ok(Self { work: Some(work), done, thread: Some(thread), out: 0 })
     }
 
