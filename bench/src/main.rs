@@ -2,8 +2,9 @@
 //!
 //! `README.md` says what is compared, how, and how to read the result. The map: `process` holds the table of
 //! servers and runs them as children, `server/` are those that live in this program, `load/` asks them,
-//! `measure` is the method, `report/` writes the result. `calls/` counts system calls in place of time,
-//! `instructions/` instructions; `pool/` compares ways to have work done by another thread.
+//! `measure` is the method, `report/` writes the result: tables, or a page with pictures (`--page`). `calls/` counts
+//! system calls in place of time, `instructions/` instructions; `pool/` compares ways to have work done by another
+//! thread.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("compare measures io_uring and epoll, which only Linux has");
@@ -16,6 +17,7 @@ mod machine;
 mod measure;
 mod pool;
 mod process;
+mod progress;
 mod report;
 mod ring;
 mod server;
@@ -41,7 +43,13 @@ use crate::{
     machine::Machine,
     measure::Effort,
     process::{Programs, SERVERS, Server},
-    report::{Report, json, markdown::Markdown, svg::Svg},
+    progress::Progress,
+    report::{
+        json,
+        markdown::Markdown,
+        page, picture, readme,
+        record::{Line, Record},
+    },
     workload::{Role, Workload},
 };
 
@@ -154,7 +162,17 @@ struct Compare {
     /// Also draws the ratios.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Measures everything there is, and writes benchmarks.md with pictures and figures into a folder [default: docs of this
+    /// project]; also the short table in the README above that folder, if it has the marks for it.
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = DOCS)]
+    page: Option<PathBuf>,
+    /// Measures nothing: reads an earlier run's JSON and writes it again.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 }
+
+/// Where the page lies if the user does not say.
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -176,12 +194,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures and reports; false if a server failed.
+/// Measures, or reads what was measured, and reports; false if a server failed.
 fn compare(arguments: &Compare) -> Result<bool> {
+    let record = match &arguments.from {
+        Some(file) => {
+            let text = fs::read_to_string(file).context("reading an earlier run")?;
+            json::read(&text).map_err(|error| {
+                Error::Usage(format!("{}: {error}; it must be what --json or --page wrote", file.display()))
+            })?
+        }
+        None => run(arguments)?,
+    };
+    write(arguments, &record)?;
+    Ok(!record.failed())
+}
+
+/// Measures.
+fn run(arguments: &Compare) -> Result<Record> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let everything = workload::everything();
     let workloads = match &arguments.workload[..] {
         [] if arguments.quick => &workload::QUICK[..],
         [] if arguments.scale => &workload::SCALE[..],
+        [] if arguments.page.is_some() => &everything,
         [] => &workload::DEFAULT[..],
         chosen => chosen,
     };
@@ -204,26 +239,21 @@ fn compare(arguments: &Compare) -> Result<bool> {
     }
     sys::pin_to(arguments.loader_cpu).context("pinning the loader to its CPU")?;
     let (rounds, slice_ms) = if arguments.quick { (3, 50) } else { (15, 100) };
-    let mut report = Report {
-        machine: Machine::look(root),
-        servers,
-        effort: Effort {
-            rounds: arguments.rounds.unwrap_or(rounds),
-            slice: Duration::from_millis(arguments.slice_ms.unwrap_or(slice_ms)),
-        },
-        server_cpu: arguments.server_cpu,
-        loader_cpu: arguments.loader_cpu,
-        outcomes: Vec::new(),
+    let effort = Effort {
+        rounds: arguments.rounds.unwrap_or(rounds),
+        slice: Duration::from_millis(arguments.slice_ms.unwrap_or(slice_ms)),
     };
+    let cpus = (arguments.server_cpu, arguments.loader_cpu);
+    let mut record = Record::new(Machine::look(root), &servers, effort, cpus);
+    let weight = |workload: &Workload| servers.iter().filter(|server| server.plays(workload.role())).count();
+    let mut progress = Progress::new(workloads.iter().map(weight).collect());
     for workload in workloads {
-        eprint!("{workload} ");
-        let outcome =
-            measure::measure(*workload, &report.servers, &programs, report.effort, report.loader_cpu)?;
-        eprintln!();
-        report.outcomes.push(outcome);
+        eprint!("{} {workload} ", progress.next());
+        let outcome = measure::measure(*workload, &servers, &programs, effort, arguments.loader_cpu)?;
+        eprintln!(" {}", progress.left());
+        record.workloads.push(Line::of(&outcome));
     }
-    write(arguments, &report)?;
-    Ok(report.outcomes.iter().all(|outcome| outcome.failures.is_empty()))
+    Ok(record)
 }
 
 /// Counts and reports; false if a server failed.
@@ -308,13 +338,32 @@ fn choose_servers(names: &[String], skip_anyport: bool) -> Result<Vec<Server>> {
     }
 }
 
-fn write(arguments: &Compare, report: &Report) -> Result<()> {
-    write!(io::stdout(), "{}", Markdown(report)).context("standard output")?;
+fn write(arguments: &Compare, record: &Record) -> Result<()> {
+    write!(io::stdout(), "{}", Markdown(record)).context("standard output")?;
     if let Some(file) = &arguments.json {
-        fs::write(file, format!("{:#}\n", json::json(report))).context("writing the JSON file")?;
+        let text = json::write(record).map_err(|error| Error::Usage(format!("writing JSON: {error}")))?;
+        fs::write(file, text).context("writing the JSON file")?;
     }
     if let Some(file) = &arguments.svg {
-        fs::write(file, Svg(report).to_string()).context("writing the SVG file")?;
+        fs::write(file, picture::all(record)).context("writing the SVG file")?;
     }
+    if let Some(folder) = &arguments.page {
+        page::write(record, folder)?;
+        eprintln!("written: {}", folder.join(page::PAGE).display());
+        refresh_readme(record, &folder.join("../README.md"))?;
+    }
+    Ok(())
+}
+
+/// The short table, where the README has a place for it.
+fn refresh_readme(record: &Record, file: &Path) -> Result<()> {
+    let Ok(text) = fs::read_to_string(file) else {
+        return Ok(());
+    };
+    let Some(text) = readme::replaced(&text, &readme::excerpt(record)) else {
+        return Ok(());
+    };
+    fs::write(file, text).context("writing the README")?;
+    eprintln!("written: the table in {}", file.display());
     Ok(())
 }

@@ -53,18 +53,8 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Processor time of the server for each operation.
-    pub fn cpu_us(&self) -> f64 {
-        self.cpu_ns as f64 / 1000.0 / self.operations as f64
-    }
-
     pub fn rate(&self) -> f64 {
         self.operations as f64 / self.wall.as_secs_f64()
-    }
-
-    /// The share of the time for which the server had its processor.
-    pub fn busy(&self) -> f64 {
-        self.cpu_ns as f64 / self.wall.as_nanos() as f64
     }
 }
 
@@ -124,28 +114,6 @@ impl Outcome {
         })
     }
 
-    /// Processor time in µs for each operation.
-    pub fn cpu_us(&self, name: &str) -> Option<Spread> {
-        Spread::of(self.slices(name)?.iter().map(Slice::cpu_us))
-    }
-
-    /// Operations a second.
-    pub fn rate(&self, name: &str) -> Option<Spread> {
-        Spread::of(self.slices(name)?.iter().map(Slice::rate))
-    }
-
-    /// Processor time as a ratio to another server's in the same round.
-    pub fn ratio(&self, name: &str, base: &str) -> Option<Spread> {
-        let pairs = self.slices(name)?.iter().zip(self.slices(base)?);
-        Spread::of(pairs.map(|(slice, base)| slice.cpu_us() / base.cpu_us()))
-    }
-
-    /// The share of the time for which the server had its processor. Where it is below 1, the loader was the limit (or
-    /// the waking of both), and not the server.
-    pub fn busy(&self, name: &str) -> Option<Spread> {
-        Spread::of(self.slices(name)?.iter().map(Slice::busy))
-    }
-
     /// Of an open loop: how long messages took. The quartiles are those of the rounds.
     pub fn latency(&self, name: &str) -> Option<Latency> {
         let slices = self.slices(name)?;
@@ -174,19 +142,6 @@ impl Outcome {
             Figures::Memory { idle_cpu, .. } if server.name == name => Some(*idle_cpu),
             _ => None,
         })
-    }
-
-    /// The shares of the time for which the servers and the loader had to wait for their processors.
-    pub fn waited(&self) -> Option<(f64, f64)> {
-        let slices = || {
-            self.columns.iter().flat_map(|(_, figures)| match figures {
-                Figures::Slices(slices) => &slices[..],
-                Figures::Memory { .. } => &[],
-            })
-        };
-        let wall: f64 = slices().map(|slice| slice.wall.as_nanos() as f64).sum();
-        let share = |waited: fn(&Slice) -> u64| slices().map(waited).sum::<u64>() as f64 / wall;
-        (wall > 0.0).then(|| (share(|slice| slice.server_waited_ns), share(|slice| slice.loader_waited_ns)))
     }
 
     /// Memory for each session: (Rss, Pss) in bytes.

@@ -1,7 +1,9 @@
 //! Medians and quartiles.
 
+use serde::{Deserialize, Serialize};
+
 /// The middle of some figures and how far they lie apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub quartile_1: f64,
     pub median: f64,

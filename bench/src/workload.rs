@@ -89,7 +89,31 @@ pub const COUNTED: [Workload; 4] = [echo(1, 1), echo(64, 1), echo(1000, 1), echo
 /// What one connection may have in flight.
 const BURST_MAX_BYTES: u32 = 1 << 20;
 
+/// What a page shows.
+pub fn everything() -> Vec<Workload> {
+    let mut all = DEFAULT.to_vec();
+    all.extend(SCALE.iter().filter(|workload| !DEFAULT.contains(workload)));
+    all
+}
+
 impl Workload {
+    /// As it is written on the command line, in full.
+    pub fn spec(self) -> String {
+        match self {
+            Self::Echo { connections, depth, size_bytes } => {
+                format!("echo:{connections}:{depth}:{size_bytes}")
+            }
+            Self::Churn { lanes } => format!("churn:{lanes}"),
+            Self::Fanout { members, depth } => format!("fanout:{members}:{depth}"),
+            Self::Idle { sessions } => format!("idle:{sessions}"),
+            Self::Stream { connections } => format!("stream:{connections}"),
+            Self::Open { connections, rate: Rate::PerSecond(rate) } => format!("open:{connections}:{rate}"),
+            Self::Open { connections, rate: Rate::Percent(percent) } => {
+                format!("open:{connections}:{percent}%")
+            }
+        }
+    }
+
     /// Connections that one server and the loader hold at a time.
     pub fn connections(self) -> u32 {
         match self {
@@ -256,6 +280,9 @@ mod tests {
         );
         assert_eq!("churn".parse(), Ok(Workload::Churn { lanes: 64 }));
         assert_eq!("fanout:10:2".parse(), Ok(Workload::Fanout { members: 10, depth: 2 }));
+        for workload in everything() {
+            assert_eq!(workload.spec().parse(), Ok(workload));
+        }
         assert!("fanout:4001".parse::<Workload>().is_err());
         assert!("fanout:1:16385".parse::<Workload>().is_err());
         assert!("echo:0".parse::<Workload>().is_err());

@@ -1,135 +1,95 @@
-//! The result for programs: all figures, also those of each slice.
+//! A record for programs: every figure, also those of each slice. It reads back.
 
 use serde_json::{Value, json};
 
-use super::Report;
-use crate::{
-    measure::{Figures, Outcome, Slice},
-    process::{BARE_EPOLL, BARE_URING},
-    stats::Spread,
-    sys::Memory,
-    workload::{Rate, Workload},
-};
+use super::record::{Line, Record};
+use crate::process::{BARE_EPOLL, BARE_URING};
 
-/// The whole report.
-pub fn json(report: &Report) -> Value {
-    let machine = &report.machine;
-    json!({
-        "machine": {
-            "cpu": machine.cpu,
-            "cpus": machine.cpus,
-            "kernel": machine.kernel,
-            "tcp_congestion_control": machine.congestion_control,
-        },
-        "versions": {
-            "rustc": machine.rustc,
-            "tokio": machine.tokio,
-            "io-uring": machine.io_uring,
-            "commit": machine.commit,
-        },
-        "method": {
-            "rounds": report.effort.rounds,
-            "slice_ms": report.effort.slice.as_millis() as u64,
-            "server_cpu": report.server_cpu,
-            "loader_cpu": report.loader_cpu,
-        },
-        "workloads": report.outcomes.iter().map(outcome).collect::<Vec<_>>(),
-    })
+/// The whole record; each server of each workload is one line of text. Beside what is read back, it has the medians
+/// that follow from the slices.
+pub fn write(record: &Record) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(record)?;
+    let lines = value["workloads"].as_array_mut().into_iter().flatten();
+    for (line, written) in record.workloads.iter().zip(lines) {
+        let cells = written["servers"].as_array_mut().into_iter().flatten();
+        for (cell, written) in line.servers.iter().zip(cells) {
+            add_medians(line, &cell.server, written);
+        }
+    }
+    let mut text = String::new();
+    layout(&value, 0, &mut text);
+    text.push('\n');
+    Ok(text)
 }
 
-fn outcome(outcome: &Outcome) -> Value {
-    let servers: Vec<Value> = outcome
-        .columns
-        .iter()
-        .map(|(server, figures)| match figures {
-            Figures::Slices(slices) => json!({
-                "server": server.name,
-                "cpu_us_per_operation": outcome.cpu_us(server.name).map(spread),
-                "operations_per_s": outcome.rate(server.name).map(spread),
-                "busy_share": outcome.busy(server.name).map(spread),
-                "latency_us": outcome.latency(server.name).map(|latency| json!({
-                    "p50": spread(latency.p50_us),
-                    "p99": spread(latency.p99_us),
-                    "p99.9": spread(latency.p999_us),
-                })),
-                "late_share": outcome.late_share(server.name),
-                "cpu_ratio_to_bare_uring": outcome.ratio(server.name, BARE_URING).map(spread),
-                "cpu_ratio_to_bare_epoll": outcome.ratio(server.name, BARE_EPOLL).map(spread),
-                "slices": slices.iter().map(slice).collect::<Vec<_>>(),
-            }),
-            Figures::Memory { before, with_sessions, idle_cpu } => json!({
-                "server": server.name,
-                "rss_bytes_per_session": outcome.session_bytes(server.name).map(|(rss, _)| rss),
-                "pss_bytes_per_session": outcome.session_bytes(server.name).map(|(_, pss)| pss),
-                "before": memory(*before),
-                "with_sessions": memory(*with_sessions),
-                "idle_cpu_share": idle_cpu,
-            }),
-        })
-        .collect();
-    json!({
-        "name": outcome.workload.to_string(),
-        "parameters": parameters(outcome.workload),
-        "operation": outcome.workload.operation(),
-        "load_average": outcome.load_average,
-        "ping_pong_ns": outcome.ping_pong_ns,
-        "offered_per_s": outcome.offered,
-        "servers": servers,
-        "left_out": outcome.left_out.iter().map(|(server, reason)| json!({
-            "server": server.name,
-            "reason": reason,
-        })).collect::<Vec<_>>(),
-        "failures": outcome.failures.iter().map(|(server, failure)| json!({
-            "server": server.name,
-            "error": failure,
-        })).collect::<Vec<_>>(),
-    })
+pub fn read(text: &str) -> serde_json::Result<Record> {
+    serde_json::from_str(text)
 }
 
-fn parameters(workload: Workload) -> Value {
-    match workload {
-        Workload::Echo { connections, depth, size_bytes } => {
-            json!({ "kind": "echo", "connections": connections, "depth": depth, "size_bytes": size_bytes })
-        }
-        Workload::Churn { lanes } => json!({ "kind": "churn", "lanes": lanes }),
-        Workload::Fanout { members, depth } => {
-            json!({ "kind": "fanout", "members": members, "depth": depth })
-        }
-        Workload::Idle { sessions } => json!({ "kind": "idle", "sessions": sessions }),
-        Workload::Stream { connections } => json!({ "kind": "stream", "connections": connections }),
-        Workload::Open { connections, rate: Rate::PerSecond(rate) } => {
-            json!({ "kind": "open", "connections": connections, "rate_per_s": rate })
-        }
-        Workload::Open { connections, rate: Rate::Percent(percent) } => {
-            json!({ "kind": "open", "connections": connections, "rate_percent": percent })
+fn add_medians(line: &Line, name: &str, cell: &mut Value) {
+    let figures = [
+        ("cpu_us_per_operation", line.cpu_us(name)),
+        ("operations_per_s", line.rate(name)),
+        ("busy", line.busy(name)),
+        ("cpu_ratio_to_bare_uring", line.ratio(name, BARE_URING)),
+        ("cpu_ratio_to_bare_epoll", line.ratio(name, BARE_EPOLL)),
+    ];
+    for (key, spread) in figures {
+        if let Some(spread) = spread {
+            cell[key] = json!(spread);
         }
     }
 }
 
-fn slice(slice: &Slice) -> Value {
-    json!({
-        "operations": slice.operations,
-        "cpu_ns": slice.cpu_ns,
-        "wall_ns": slice.wall.as_nanos() as u64,
-        "server_waited_ns": slice.server_waited_ns,
-        "loader_waited_ns": slice.loader_waited_ns,
-        "latency_ns": slice.latency.map(|latency| json!({
-            "p50": latency.p50_ns,
-            "p99": latency.p99_ns,
-            "p99.9": latency.p999_ns,
-            "late": latency.late,
-        })),
-    })
+/// What lies deeper than a workload's list of servers stays on one line.
+const DEPTH_MAX: usize = 4;
+
+fn layout(value: &Value, depth: usize, text: &mut String) {
+    let newline = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.extend(std::iter::repeat_n("  ", depth));
+    };
+    let comma = |index: usize| if index > 0 { "," } else { "" };
+    match value {
+        Value::Object(fields) if depth < DEPTH_MAX && !fields.is_empty() => {
+            text.push('{');
+            for (index, (key, value)) in fields.iter().enumerate() {
+                text.push_str(comma(index));
+                newline(text, depth + 1);
+                text.push_str(&format!("{}: ", Value::from(key.as_str())));
+                layout(value, depth + 1, text);
+            }
+            newline(text, depth);
+            text.push('}');
+        }
+        Value::Array(values) if depth < DEPTH_MAX && values.iter().any(Value::is_object) => {
+            text.push('[');
+            for (index, value) in values.iter().enumerate() {
+                text.push_str(comma(index));
+                newline(text, depth + 1);
+                layout(value, depth + 1, text);
+            }
+            newline(text, depth);
+            text.push(']');
+        }
+        _ => text.push_str(&value.to_string()),
+    }
 }
 
-fn spread(spread: Spread) -> Value {
-    json!({
-        "quartile_1": spread.quartile_1,
-        "median": spread.median,
-        "quartile_3": spread.quartile_3,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
 
-fn memory(memory: Memory) -> Value {
-    json!({ "rss_bytes": memory.rss_bytes, "pss_bytes": memory.pss_bytes })
+    #[test]
+    fn a_record_reads_back() {
+        let record = sample::record();
+        let text = write(&record).expect("it is written");
+        let again = read(&text).expect("it reads");
+        assert_eq!(text, write(&again).expect("it is written"));
+        let line = again.line("echo:64").expect("it was measured");
+        assert_eq!(line.cpu_us("tokio"), record.line("echo:64").expect("measured").cpu_us("tokio"));
+        let servers: usize = record.workloads.iter().map(|line| line.servers.len()).sum();
+        assert!(text.lines().count() > servers, "each server has a line");
+    }
 }

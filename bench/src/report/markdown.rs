@@ -1,54 +1,60 @@
-//! The result as tables.
+//! The result of a plain run, as tables.
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{DISTURBED_SHARE, LATE_SHARE, PING_PONG_NEAR_NS, Report};
+use super::{
+    DISTURBED_SHARE, LATE_SHARE, PING_PONG_NEAR_NS,
+    figures::{duration_us, percent, ratio, thousands, three_digits},
+    record::{Line, Record},
+};
 use crate::{
-    measure::Outcome,
     process::{BARE_EPOLL, BARE_URING},
     stats::Spread,
 };
 
-/// Writes a report as Markdown.
-pub struct Markdown<'a>(pub &'a Report);
+/// Writes a record as Markdown.
+pub struct Markdown<'a>(pub &'a Record);
 
 impl Display for Markdown<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(report) = self;
-        let machine = &report.machine;
-        writeln!(
-            f,
-            "Machine: {} ({} CPUs), {}, TCP {}.",
-            machine.cpu, machine.cpus, machine.kernel, machine.congestion_control
-        )?;
-        writeln!(
-            f,
-            "Versions: {}, tokio {}, io-uring {}, commit {}.",
-            machine.rustc, machine.tokio, machine.io_uring, machine.commit
-        )?;
+        let Self(record) = self;
+        writeln!(f, "{}", machine(record))?;
+        writeln!(f, "Versions: {}, commit {}.", versions(record), record.commit)?;
+        let method = &record.method;
         writeln!(
             f,
             "Method: servers on CPU {}, loader on CPU {}, {} rounds of {} ms for each server.",
-            report.server_cpu,
-            report.loader_cpu,
-            report.effort.rounds,
-            report.effort.slice.as_millis()
+            method.server_cpu, method.loader_cpu, method.rounds, method.slice_ms
         )?;
-        if report.timed().next().is_some() {
+        if record.timed().next().is_some() {
             for base in [BARE_URING, BARE_EPOLL] {
-                if report.has(base) {
+                if record.has(base) {
                     self.ratios(f, base)?;
                 }
             }
             self.rates(f)?;
         }
-        if self.0.timed().any(|outcome| outcome.workload.is_open()) {
-            self.latencies(f)?;
-        }
-        if report.weighed().next().is_some() {
+        self.latency(f)?;
+        if record.weighed().next().is_some() {
             self.memory(f)?;
         }
-        self.notes(f)
+        writeln!(f)?;
+        for note in trust(record) {
+            writeln!(f, "{note}")?;
+        }
+        for line in &record.workloads {
+            if let Some(offered) = line.offered_per_s {
+                writeln!(f, "{}: {} messages a second were offered.", line.name, thousands(offered))?;
+            }
+            for missing in &line.left_out {
+                writeln!(f, "Left out: {}, {}: {}", missing.server, line.name, missing.reason)?;
+            }
+            for failure in &line.failures {
+                let reason = failure.reason.replace('\n', "\n  ");
+                writeln!(f, "\n**Failed**: {}, {}: {reason}", failure.server, line.name)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -59,11 +65,11 @@ impl Markdown<'_> {
             "\nCPU time of the server per message (churn: per connection, fan-out: per delivery): {base} in µs, the others as ratio to \
              it; median (quartiles).\n"
         )?;
-        self.table(f, self.0.timed(), |outcome, name| {
+        self.table(f, self.0.timed(), |line, name| {
             if name == base {
-                outcome.cpu_us(name).map(|spread| format!("{} µs", three_digits(spread.median)))
+                line.cpu_us(name).map(|spread| format!("{} µs", three_digits(spread.median)))
             } else {
-                outcome.ratio(name, base).map(ratio)
+                line.ratio(name, base).map(ratio)
             }
         })
     }
@@ -71,161 +77,123 @@ impl Markdown<'_> {
     fn rates(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nThroughput: messages (churn: connections, fan-out: deliveries, stream: MiB) per second, median \
-             (share of the time for which the server was busy).\n"
+            "\nThroughput: messages (churn: connections, fan-out: deliveries) per second, median, and the share of the time for which \
+             the server's processor was busy.\n"
         )?;
-        self.table(f, self.0.timed(), |outcome, name| {
-            let busy = outcome.busy(name)?.median * 100.0;
-            outcome.rate(name).map(|spread| format!("{} ({busy:.0} %)", thousands(spread.median)))
+        self.table(f, self.0.timed(), |line, name| {
+            let busy = line.busy(name).map(|busy| percent(busy.median)).unwrap_or_default();
+            line.rate(name).map(|rate| format!("{} ({busy})", thousands(rate.median)))
         })
     }
 
-    fn latencies(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nLatency of an open loop: p50 / p99 / p99.9 in µs, medians of the rounds.\n")?;
-        self.table(f, self.0.timed().filter(|outcome| outcome.workload.is_open()), |outcome, name| {
-            let latency = outcome.latency(name)?;
-            let [p50, p99, p999] =
-                [latency.p50_us, latency.p99_us, latency.p999_us].map(|spread| spread.median);
-            Some(format!("{p50:.0} / {p99:.0} / {p999:.0}"))
+    fn latency(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut lines = self.0.timed().filter(|line| line.has_latency()).peekable();
+        if lines.peek().is_none() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nLatency from the moment when a message was due: p50, p99 and p99.9, medians of the rounds.\n"
+        )?;
+        self.table(f, lines, |line, name| {
+            let tail = line.cell(name)?.latency?;
+            let figures = [tail.p50_us, tail.p99_us, tail.p999_us].map(|spread| duration_us(spread.median));
+            Some(figures.join(", "))
         })
     }
 
     fn memory(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nProcess memory per idle session: growth of Rss (kernel memory is not in it), and what the server takes of \
-             a CPU meanwhile.\n"
+            "\nProcess memory per idle session: growth of Rss (kernel memory is not in it); and the share of a processor that the \
+             server uses while nobody talks.\n"
         )?;
-        self.table(f, self.0.weighed(), |outcome, name| {
-            outcome.session_bytes(name).map(|(rss, _)| {
-                let idle_cpu = outcome.idle_cpu(name).unwrap_or(0.0) * 100.0;
-                format!("{} B, {idle_cpu:.3} % of a CPU", thousands(rss))
-            })
+        self.table(f, self.0.weighed(), |line, name| {
+            let cell = line.cell(name)?;
+            let cpu = cell.idle_cpu.map(|share| format!(" ({})", percent(share))).unwrap_or_default();
+            cell.session_bytes.map(|bytes| format!("{} B{cpu}", thousands(bytes)))
         })
     }
 
-    /// One line for each outcome, one column for each server.
+    /// One line for each workload, one column for each server.
     fn table<'a>(
         &self,
         f: &mut Formatter<'_>,
-        outcomes: impl Iterator<Item = &'a Outcome>,
-        cell: impl Fn(&Outcome, &str) -> Option<String>,
+        lines: impl Iterator<Item = &'a Line>,
+        cell: impl Fn(&Line, &str) -> Option<String>,
     ) -> fmt::Result {
         write!(f, "| workload |")?;
         for server in &self.0.servers {
             write!(f, " {} |", server.name)?;
         }
         writeln!(f, "\n|---|{}", "---:|".repeat(self.0.servers.len()))?;
-        for outcome in outcomes {
-            write!(f, "| {} |", outcome.workload)?;
+        for line in lines {
+            write!(f, "| {} |", line.name)?;
             for server in &self.0.servers {
-                write!(f, " {} |", cell(outcome, server.name).unwrap_or_default())?;
+                write!(f, " {} |", cell(line, &server.name).unwrap_or_default())?;
             }
             writeln!(f)?;
         }
         Ok(())
     }
+}
 
-    /// What the reader should know before trusting the figures.
-    fn notes(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let all = || self.0.outcomes.iter().flat_map(|outcome| outcome.ping_pong_ns.iter().copied());
-        if let Some(spread) = Spread::of(all()) {
-            let far = all().filter(|ns| *ns > PING_PONG_NEAR_NS).count();
-            write!(
-                f,
-                "\nA cache line between the two CPUs and back: {:.0} ns (quartiles {:.0} to {:.0})",
-                spread.median, spread.quartile_1, spread.quartile_3
-            )?;
-            match far {
-                0 => writeln!(f, ".")?,
-                _ => writeln!(
-                    f,
-                    "; above {PING_PONG_NEAR_NS} ns, which means far apart, in {far} of {} rounds.",
-                    all().count()
-                )?,
-            }
-        }
-        let busiest = self.0.outcomes.iter().map(|outcome| outcome.load_average).fold(0.0, f64::max);
-        writeln!(f, "Load average before a workload: at most {busiest:.2}.")?;
-        for outcome in &self.0.outcomes {
-            let Some((server, loader)) = outcome.waited().filter(|(a, b)| a.max(*b) > DISTURBED_SHARE) else {
-                continue;
-            };
-            writeln!(
-                f,
-                "Disturbed by other processes: {}: the servers waited {:.0} % of the time for their CPU, the loader \
-                 {:.0} %.",
-                outcome.workload,
+/// On what it was measured.
+pub fn machine(record: &Record) -> String {
+    let machine = &record.machine;
+    format!(
+        "Machine: {} ({} CPUs), {}, TCP {}.",
+        machine.cpu, machine.cpus, machine.kernel, machine.tcp_congestion_control
+    )
+}
+
+pub fn versions(record: &Record) -> String {
+    let versions = record.versions.iter().map(|version| format!("{} {}", version.name, version.version));
+    versions.collect::<Vec<_>>().join(", ")
+}
+
+/// What the reader should know before trusting the figures, a sentence each.
+pub fn trust(record: &Record) -> Vec<String> {
+    let mut notes = Vec::new();
+    let all = || record.workloads.iter().flat_map(|line| line.ping_pong_ns.iter().copied());
+    if let Some(spread) = Spread::of(all()) {
+        let far = all().filter(|ns| *ns > PING_PONG_NEAR_NS).count();
+        let far = match far {
+            0 => String::new(),
+            _ => format!(
+                "; above {PING_PONG_NEAR_NS} ns, which means far apart, in {far} of {} rounds",
+                all().count()
+            ),
+        };
+        notes.push(format!(
+            "A cache line between the two CPUs and back: {:.0} ns (quartiles {:.0} to {:.0}){far}.",
+            spread.median, spread.quartile_1, spread.quartile_3
+        ));
+    }
+    let busiest = record.workloads.iter().map(|line| line.load_average).fold(0.0, f64::max);
+    notes.push(format!("Load average before a workload: at most {busiest:.2}."));
+    for line in &record.workloads {
+        if let Some((server, loader)) = line.waited().filter(|(a, b)| a.max(*b) > DISTURBED_SHARE) {
+            notes.push(format!(
+                "Disturbed by other processes: {}: the servers waited {:.0} % of the time for their CPU, the loader {:.0} %.",
+                line.name,
                 server * 100.0,
                 loader * 100.0
-            )?;
+            ));
         }
-        for outcome in &self.0.outcomes {
-            if let Some(offered) = outcome.offered {
-                writeln!(f, "{}: {} messages a second were offered.", outcome.workload, thousands(offered))?;
-            }
-            for (server, _) in &outcome.columns {
-                let late = outcome.late_share(server.name).filter(|share| *share > LATE_SHARE);
-                if let Some(late) = late {
-                    writeln!(
-                        f,
-                        "{}, {}: the loader itself sent {:.1} % of the messages late.",
-                        outcome.workload,
-                        server.name,
-                        late * 100.0
-                    )?;
-                }
-            }
-            for (server, reason) in &outcome.left_out {
-                writeln!(f, "{} is left out of {}: {reason}.", server.name, outcome.workload)?;
-            }
-        }
-        for outcome in &self.0.outcomes {
-            for (server, failure) in &outcome.failures {
-                let failure = failure.trim_end().replace('\n', "\n  ");
-                writeln!(f, "\n**Failed**: {}, {}: {failure}", server.name, outcome.workload)?;
-            }
-        }
-        Ok(())
     }
-}
-
-fn ratio(spread: Spread) -> String {
-    format!("{:.2} ({:.2}–{:.2})", spread.median, spread.quartile_1, spread.quartile_3)
-}
-
-/// As many decimals as make three digits.
-pub fn three_digits(figure: f64) -> String {
-    let decimals = match figure {
-        100.0.. => 0,
-        10.0.. => 1,
-        _ => 2,
-    };
-    format!("{figure:.decimals$}")
-}
-
-/// A whole number with commas.
-fn thousands(figure: f64) -> String {
-    let digits = format!("{:.0}", figure.abs());
-    let mut text = String::from(if figure <= -0.5 { "-" } else { "" });
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+    for line in &record.workloads {
+        for cell in &line.servers {
+            if let Some(late) = cell.late_share.filter(|late| *late > LATE_SHARE) {
+                notes.push(format!(
+                    "{}, {}: the loader itself sent {:.1} % of the messages late.",
+                    line.name,
+                    cell.server,
+                    late * 100.0
+                ));
+            }
         }
-        text.push(digit);
     }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!(thousands(1_234_567.4), "1,234,567");
-        assert_eq!(thousands(-12.0), "-12");
-        assert_eq!(thousands(-0.2), "0");
-        assert_eq!([0.264, 3.951, 22.14, 178.2].map(three_digits), ["0.26", "3.95", "22.1", "178"]);
-    }
+    notes.extend(record.notes.iter().cloned());
+    notes
 }
