@@ -345,7 +345,7 @@ fn write(arguments: &Compare, record: &Record) -> Result<()> {
         fs::write(file, text).context("writing the JSON file")?;
     }
     if let Some(file) = &arguments.svg {
-        fs::write(file, picture::all(record)).context("writing the SVG file")?;
+        fs::write(file, picture::all(record, |_| true)).context("writing the SVG file")?;
     }
     if let Some(folder) = &arguments.page {
         page::write(record, folder)?;

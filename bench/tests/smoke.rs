@@ -40,26 +40,54 @@ fn all_servers_echo_rightly() {
         serde_json::from_str(&fs::read_to_string(json).expect("a file")).expect("valid JSON");
     assert_eq!(json["workloads"].as_array().map(Vec::len), Some(workloads.len()));
     for workload in json["workloads"].as_array().into_iter().flatten() {
-        let servers =
-            if workload["workload"].as_str().is_some_and(|text| text.starts_with("fanout")) { 4 } else { 3 };
+        let kind = workload["workload"].as_str().and_then(|text| text.split(':').next());
+        let servers = if kind == Some("fanout") { 4 } else { 3 };
         assert_eq!(workload["servers"].as_array().map(Vec::len), Some(servers), "{workload}");
         assert_eq!(workload["left_out"].as_array().map(Vec::len), Some(0), "{workload}");
         for server in workload["servers"].as_array().into_iter().flatten() {
-            match workload["parameters"]["kind"].as_str() {
-                Some("idle") => assert!(server["idle_cpu_share"].is_f64(), "{server}"),
+            match kind {
+                Some("idle") => assert!(server["idle_cpu"].is_f64(), "{server}"),
                 Some("open") => {
-                    let of = |name: &str| server["latency_us"][name]["median"].as_f64().expect("a figure");
+                    let of = |name: &str| server["latency"][name]["median"].as_f64().expect("a figure");
                     assert!(
-                        of("p50") > 0.0 && of("p50") <= of("p99") && of("p99") <= of("p99.9"),
+                        of("p50_us") > 0.0 && of("p50_us") <= of("p99_us") && of("p99_us") <= of("p999_us"),
                         "{server}"
                     );
                     assert!(workload["offered_per_s"].as_f64().expect("a figure") > 0.0, "{workload}");
                 }
-                _ => assert!(server["busy_share"]["median"].as_f64().expect("a figure") > 0.0, "{server}"),
+                _ => assert!(server["busy"]["median"].as_f64().expect("a figure") > 0.0, "{server}"),
             }
         }
     }
     assert!(fs::read_to_string(svg).expect("a file").ends_with("</svg>\n"));
+}
+
+/// A page with its pictures, the short table in the README above it; and all of it once more from what was recorded.
+#[test]
+fn a_page_is_written_and_written_again_without_measuring() {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    let (docs, again) = (root.join("docs"), root.join("again"));
+    fs::create_dir_all(&docs).expect("a folder");
+    fs::write(root.join("README.md"), "a\n<!-- benchmarks:begin -->\nold\n<!-- benchmarks:end -->\nz\n")
+        .expect("a file");
+    let page = format!("--page={}", docs.display());
+    let output = compare(&[&page, "--workload", "echo:8:4", "--workload", "idle:20"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("1/2 echo 64 B") && errors.contains("2/2 idle"), "progress is shown: {errors}");
+    let read = |file: &Path| fs::read_to_string(file).unwrap_or_else(|_| panic!("{}", file.display()));
+    let readme = read(&root.join("README.md"));
+    assert!(readme.starts_with("a\n") && readme.ends_with("\nz\n") && !readme.contains("old"), "{readme}");
+
+    let record = docs.join("benchmarks/result.json");
+    let page = format!("--page={}", again.display());
+    let output = compare(&[&page, "--from", record.to_str().expect("UTF-8")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in
+        ["benchmarks.md", "benchmarks/headline.svg", "benchmarks/memory.svg", "benchmarks/result.json"]
+    {
+        assert_eq!(read(&docs.join(file)), read(&again.join(file)), "{file}");
+    }
 }
 
 /// Every contender answers, and threads that block are replaced.

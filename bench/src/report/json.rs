@@ -36,7 +36,12 @@ fn add_medians(line: &Line, name: &str, cell: &mut Value) {
     ];
     for (key, spread) in figures {
         if let Some(spread) = spread {
-            cell[key] = json!(spread);
+            let short = |figure: f64| (figure * 1e4).round() / 1e4;
+            cell[key] = json!({
+                "quartile_1": short(spread.quartile_1),
+                "median": short(spread.median),
+                "quartile_3": short(spread.quartile_3),
+            });
         }
     }
 }
@@ -86,7 +91,7 @@ mod tests {
         let record = sample::record();
         let text = write(&record).expect("it is written");
         let again = read(&text).expect("it reads");
-        assert_eq!(text, write(&again).expect("it is written"));
+        assert!(text == write(&again).expect("it is written"), "what was read back is written otherwise");
         let line = again.line("echo:64").expect("it was measured");
         assert_eq!(line.cpu_us("tokio"), record.line("echo:64").expect("measured").cpu_us("tokio"));
         let servers: usize = record.workloads.iter().map(|line| line.servers.len()).sum();

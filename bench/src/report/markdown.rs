@@ -47,7 +47,7 @@ impl Display for Markdown<'_> {
                 writeln!(f, "{}: {} messages a second were offered.", line.name, thousands(offered))?;
             }
             for missing in &line.left_out {
-                writeln!(f, "Left out: {}, {}: {}", missing.server, line.name, missing.reason)?;
+                writeln!(f, "{} is left out of {}: {}.", missing.server, line.name, missing.reason)?;
             }
             for failure in &line.failures {
                 let reason = failure.reason.replace('\n', "\n  ");
@@ -173,7 +173,7 @@ pub fn trust(record: &Record) -> Vec<String> {
     let busiest = record.workloads.iter().map(|line| line.load_average).fold(0.0, f64::max);
     notes.push(format!("Load average before a workload: at most {busiest:.2}."));
     for line in &record.workloads {
-        if let Some((server, loader)) = line.waited().filter(|(a, b)| a.max(*b) > DISTURBED_SHARE) {
+        if let Some((server, loader)) = waited(line) {
             notes.push(format!(
                 "Disturbed by other processes: {}: the servers waited {:.0} % of the time for their CPU, the loader {:.0} %.",
                 line.name,
@@ -183,17 +183,30 @@ pub fn trust(record: &Record) -> Vec<String> {
         }
     }
     for line in &record.workloads {
-        for cell in &line.servers {
-            if let Some(late) = cell.late_share.filter(|late| *late > LATE_SHARE) {
-                notes.push(format!(
-                    "{}, {}: the loader itself sent {:.1} % of the messages late.",
-                    line.name,
-                    cell.server,
-                    late * 100.0
-                ));
-            }
+        let late = line.servers.iter().filter_map(|cell| cell.late_share).fold(0.0, f64::max);
+        if late > LATE_SHARE {
+            notes.push(format!(
+                "{}: the loader itself sent up to {:.1} % of the messages late.",
+                line.name,
+                late * 100.0
+            ));
         }
     }
     notes.extend(record.notes.iter().cloned());
     notes
+}
+
+/// How many workloads other processes cut into, in words; none if none.
+pub fn disturbed(record: &Record) -> Option<String> {
+    let all = record.timed().count();
+    match record.timed().filter(|line| waited(line).is_some()).count() {
+        0 => None,
+        some if some == all => Some("all of this run".into()),
+        some => Some(format!("{some} of the {all} workloads of this run")),
+    }
+}
+
+/// The shares of the time for which servers and loader waited, if that is worth a warning.
+fn waited(line: &Line) -> Option<(f64, f64)> {
+    line.waited().filter(|(server, loader)| server.max(*loader) > DISTURBED_SHARE)
 }

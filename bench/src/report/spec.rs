@@ -46,6 +46,19 @@ impl Spec {
     }
 }
 
+/// A point between the main workloads, which is measured for the growth with connections alone.
+pub fn is_between(line: &Line) -> bool {
+    connections_of(line).is_some_and(|connections| ![1, 64, 1000, 10_000].contains(&connections))
+}
+
+/// Its connections, if it is an echo of 64 bytes with one in flight on each.
+pub fn connections_of(line: &Line) -> Option<u32> {
+    match line.spec() {
+        Spec::Echo { connections, depth: 1, bytes: 64 } => Some(connections),
+        _ => None,
+    }
+}
+
 /// What a reader of tables calls the workload of this line.
 pub fn label(line: &Line) -> String {
     let connections = |n: u32| match n {

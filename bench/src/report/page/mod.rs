@@ -5,7 +5,7 @@ mod table;
 
 use std::{fs, path::Path};
 
-use super::{json, picture, record::Record};
+use super::{json, picture, record::Record, spec::is_between};
 use crate::error::{Context, Error, Result};
 
 /// The page beside the folder of its pictures.
@@ -48,7 +48,7 @@ impl Pictures {
     fn draw(record: &Record) -> Self {
         Self {
             headline: picture::headline(record),
-            all: picture::all(record),
+            all: picture::all(record, |line| !is_between(line)),
             latency: picture::latency(record),
             memory: picture::memory(record),
             scale: picture::scale(record),
@@ -134,8 +134,23 @@ mod tests {
         for wrong in ["NaN", "inf", "Some(", "None"] {
             assert!(!page.contains(wrong), "`{wrong}` in:\n{page}");
         }
-        assert!(page.contains("Disturbed") || !page.contains("waited"), "{page}");
+        assert!(
+            !page.contains("Disturbed") && !page.contains("do not trust"),
+            "the sample is of a quiet machine"
+        );
         assert!(page.contains("it died of threads"), "a failure is told on one line");
+    }
+
+    #[test]
+    fn a_page_says_first_that_others_cut_in() {
+        let mut record = sample::record();
+        for cell in &mut record.workloads[1].servers {
+            cell.server_waited_ns.iter_mut().for_each(|ns| *ns = 30_000_000);
+        }
+        let page = page(&record);
+        let warning = page.find("Other processes ran during 1 of the 19 workloads").expect("it is said");
+        assert!(page.find("## ").is_some_and(|heading| warning < heading), "it is said first");
+        assert!(page.contains("Disturbed by other processes: echo:64:1:64 in words"), "{page}");
     }
 
     #[test]

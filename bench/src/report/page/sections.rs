@@ -4,9 +4,9 @@ use super::{
     super::{
         OURS, OURS_LOGIC, OURS_READINESS,
         figures::{duration_us, percent, rate, thousands, three_digits},
-        markdown::trust,
+        markdown::{disturbed, trust},
         record::{Class, Line, Record},
-        spec::{Spec, label},
+        spec::{Spec, connections_of, is_between, label},
         targets,
     },
     table::{best, bold_if, columns, heading, table},
@@ -18,8 +18,8 @@ use crate::{
 
 const COMMAND: &str = "cargo run --release --manifest-path bench/Cargo.toml -- --page";
 
-/// Where the cost of echoes is shown as a line and not as bars.
-const SCALE_MIN: u32 = 64;
+/// The fewest connections of the table about their number.
+const SCALE_MIN: u32 = 100;
 
 pub fn head(record: &Record) -> String {
     let mut text = format!(
@@ -28,6 +28,12 @@ pub fn head(record: &Record) -> String {
          ![Processor time the server spends on a message](benchmarks/headline.svg)\n\n",
         record.date
     );
+    if let Some(share) = disturbed(record) {
+        text.push_str(&format!(
+            "**Other processes ran during {share}: do not trust its figures before they have been measured again on a quiet \
+             machine.** [More](#what-it-was-measured-on)\n\n"
+        ));
+    }
     let mut points = Vec::new();
     let main: Vec<&Line> = record.timed().filter(|line| !is_open(line)).collect();
     let beside = |server: &str, base: &str, lines: &[&Line]| {
@@ -36,15 +42,15 @@ pub fn head(record: &Record) -> String {
     };
     if let Some((least, most)) = beside(OURS, BARE_URING, &main) {
         points.push(format!(
-            "`{OURS}`, with sessions, limits, time-outs and counters, costs {least:.2} to {most:.2} of the smallest io_uring loop \
-             that can do the same work and has none of them."
+            "`{OURS}`, with sessions, limits, time-outs and counters, costs {} of the smallest io_uring loop \
+             that can do the same work and has none of them.",
+            span(least, most)
         ));
     }
     let echoes: Vec<&Line> = record.timed().filter(|line| matches!(line.spec(), Spec::Echo { .. })).collect();
     if let Some((least, most)) = beside(OURS_READINESS, BARE_EPOLL, &echoes) {
-        points.push(format!(
-            "`{OURS_READINESS}` costs {least:.2} to {most:.2} of a bare epoll loop, in echoes."
-        ));
+        points
+            .push(format!("`{OURS_READINESS}` costs {} of a bare epoll loop, in echoes.", span(least, most)));
     }
     let nearest = main.iter().filter_map(|line| Some((line, targets::nearest_peer(record, line)?)));
     let nearest: Vec<_> = nearest.collect();
@@ -93,7 +99,7 @@ pub fn cost(record: &Record) -> Option<String> {
     let is_fanout = |line: &&Line| matches!(line.spec(), Spec::Fanout { .. });
     let (fanouts, others): (Vec<&Line>, Vec<&Line>) = record.timed().partition(is_fanout);
     // Those between the main ones are in the section about connections.
-    let others: Vec<&Line> = others.into_iter().filter(|line| !is_only_scale(line)).collect();
+    let others: Vec<&Line> = others.into_iter().filter(|line| !is_between(line)).collect();
     let mut text = "## Processor time for a message\n\n\
         Of the server, user and kernel. `bare-uring` is in µs, everything else a ratio to it in the same round. The best engine \
         of a line is bold; the bare loops have no sessions and are the floor, not contestants.\n\n"
@@ -257,7 +263,8 @@ pub fn rest(record: &Record, has_picture: bool) -> Option<String> {
 
 pub fn scale(record: &Record, has_picture: bool) -> Option<String> {
     let mut lines: Vec<(u32, &Line)> =
-        record.timed().filter_map(|line| Some((scale_of(line)?, line))).collect();
+        record.timed().filter_map(|line| Some((connections_of(line)?, line))).collect();
+    lines.retain(|(connections, _)| *connections >= SCALE_MIN);
     lines.sort_by_key(|(connections, _)| *connections);
     let (fewest, most) = (lines.first()?, lines.last()?);
     if lines.len() < 2 {
@@ -299,13 +306,16 @@ pub fn scale(record: &Record, has_picture: bool) -> Option<String> {
 }
 
 pub fn placement(record: &Record) -> Option<String> {
+    if !record.has(OURS_LOGIC) {
+        return None;
+    }
     let row = |line: &Line| {
         let (inline, logic) = (line.cpu_us(OURS)?.median, line.cpu_us(OURS_LOGIC)?.median);
         let ratio = line.ratio(OURS_LOGIC, OURS)?.median;
         let hop = if logic > inline { format!("{:.2} µs", inline * (ratio - 1.0)) } else { "–".into() };
         Some(vec![label(line), format!("{} µs", three_digits(inline)), format!("{ratio:.2}"), hop])
     };
-    let rows: Vec<_> = record.timed().filter(|line| !is_only_scale(line)).filter_map(row).collect();
+    let rows: Vec<_> = record.timed().filter(|line| !is_between(line)).filter_map(row).collect();
     let headings = [
         "".into(),
         "handlers on the shard".into(),
@@ -381,15 +391,8 @@ fn is_open(line: &Line) -> bool {
     matches!(line.spec(), Spec::Open { .. })
 }
 
-/// Its connections, if it is a point of the line over connections.
-fn scale_of(line: &Line) -> Option<u32> {
-    match line.spec() {
-        Spec::Echo { connections, depth: 1, bytes: 64 } if connections >= SCALE_MIN => Some(connections),
-        _ => None,
-    }
-}
-
-/// A point of that line, and no workload of its own.
-fn is_only_scale(line: &Line) -> bool {
-    scale_of(line).is_some_and(|connections| ![64, 1000, 10_000].contains(&connections))
+/// From one figure to another, or the one if they are written alike.
+fn span(least: f64, most: f64) -> String {
+    let (least, most) = (format!("{least:.2}"), format!("{most:.2}"));
+    if least == most { least } else { format!("{least} to {most}") }
 }

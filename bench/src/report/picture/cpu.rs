@@ -28,7 +28,7 @@ const FOOT_HEIGHT: f64 = 34.0;
 const TITLE_HEIGHT: f64 = 24.0;
 const PANEL_GAP: f64 = 26.0;
 /// Bars are cut here at the latest; the figure beside a longer one still tells its ratio.
-const RATIO_MAX: f64 = 2.5;
+const RATIO_MAX: f64 = 1.75;
 
 /// The picture of the README: the workloads that tell most.
 pub fn headline(record: &Record) -> String {
@@ -37,9 +37,9 @@ pub fn headline(record: &Record) -> String {
     draw(record, &lines)
 }
 
-/// Every workload that was timed.
-pub fn all(record: &Record) -> String {
-    draw(record, &record.timed().collect::<Vec<_>>())
+/// Every workload that was timed, and that is wanted.
+pub fn all(record: &Record, is_wanted: impl Fn(&&Line) -> bool) -> String {
+    draw(record, &record.timed().filter(is_wanted).collect::<Vec<_>>())
 }
 
 fn draw(record: &Record, lines: &[&Line]) -> String {
@@ -86,7 +86,7 @@ fn panel(canvas: &mut Canvas, record: &Record, line: &Line, (left, top): (f64, f
     let bars_x = left + NAMES_WIDTH;
     canvas.text(left, top + 8.0, Type::HEAD, &title(line));
     if let Some(cpu_us) = line.cpu_us(BARE_URING) {
-        let unit = format!("1.00 = {} µs a {}", three_digits(cpu_us.median), line.operation);
+        let unit = format!("1.00 = {} µs", three_digits(cpu_us.median));
         canvas.text(left + PANEL_WIDTH, top + 8.0, Type::SMALL.end(), &unit);
     }
     let servers = contestants(record, line);
@@ -131,9 +131,10 @@ fn title(line: &Line) -> String {
     match line.spec() {
         Spec::Churn => "connect, echo, close".into(),
         Spec::Stream { connections } => format!("1 MiB messages, {connections} connections"),
+        Spec::Open { .. } => spec::label(line).replace("open loop, ", ""),
         _ => {
             let label = spec::label(line).replace(" each", "");
-            label.strip_prefix("echo 64 B, ").unwrap_or(&label).to_owned()
+            label.strip_prefix("echo ").unwrap_or(&label).to_owned()
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        figures::duration_us,
+        OURS_LOGIC,
+        figures::{duration_us, thousands},
         record::{Column, Line, Record, Tail},
         spec::{Spec, offered},
     },
@@ -41,14 +42,16 @@ pub fn latency(record: &Record) -> Option<String> {
 }
 
 fn servers<'a>(record: &'a Record, line: &'a Line) -> impl Iterator<Item = (&'a Column, Tail)> {
-    record.servers.iter().filter_map(|server| Some((server, line.cell(&server.name)?.latency?)))
+    let engines = record.servers.iter().filter(|server| server.name != OURS_LOGIC);
+    engines.filter_map(|server| Some((server, line.cell(&server.name)?.latency?)))
 }
 
 fn panel(canvas: &mut Canvas, record: &Record, line: &Line, top: f64, axis: &Axis) {
     let title = match line.spec() {
         Spec::Open { connections, rate } => {
             let of = if rate.ends_with('%') { " of what the slowest server can do" } else { "" };
-            format!("{} offered{of}, {connections} connections", offered(&rate, line))
+            let connections = thousands(f64::from(connections));
+            format!("{}{of}, {connections} connections", offered(&rate, line))
         }
         _ => line.name.clone(),
     };
@@ -70,7 +73,12 @@ fn panel(canvas: &mut Canvas, record: &Record, line: &Line, top: f64, axis: &Axi
         canvas.dot(p999, middle, 2.5, &server.color);
         canvas.ring(p50, middle, 4.5, &server.color);
         canvas.dot(p99, middle, 5.0, &server.color);
-        canvas.text(p999 + 8.0, middle + 4.0, Type::SMALL, &duration_us(tail.p99_us.median));
+        canvas.text(
+            p999 + 8.0,
+            middle + 4.0,
+            Type::SMALL,
+            &format!("p99 {}", duration_us(tail.p99_us.median)),
+        );
     }
 }
 
@@ -95,7 +103,7 @@ impl Axis {
     }
 
     fn x(&self, us: f64) -> f64 {
-        let (left, right) = (MARGIN + NAMES_WIDTH + 6.0, WIDTH - MARGIN - 60.0);
+        let (left, right) = (MARGIN + NAMES_WIDTH + 6.0, WIDTH - MARGIN - 80.0);
         let share = (us.max(self.from) / self.from).ln() / (self.to / self.from).ln();
         left + share * (right - left)
     }

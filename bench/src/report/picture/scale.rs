@@ -2,46 +2,42 @@
 
 use super::{
     super::{
-        OURS,
+        OURS, OURS_LOGIC,
         figures::{thousands, three_digits},
-        record::{Class, Column, Record},
-        spec::Spec,
+        record::{Class, Column, Line, Record},
+        spec::connections_of,
     },
     canvas::{Canvas, MARGIN, Type, WIDTH, step},
     place,
 };
 
 const HEIGHT: f64 = 470.0;
-const LEFT: f64 = MARGIN + 30.0;
+const LEFT: f64 = MARGIN + 46.0;
 /// The names stand right of the lines.
-const RIGHT: f64 = WIDTH - 190.0;
+const RIGHT: f64 = WIDTH - 270.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = HEIGHT - 70.0;
 /// Between two names.
 const NAME_STEP: f64 = 15.0;
 
 /// The cost of an echo of 64 bytes, one in flight, by connections. The fewest that are drawn: below, servers sleep.
-const CONNECTIONS_MIN: u32 = 64;
+const CONNECTIONS_MIN: u32 = 100;
 
 /// For each server its points: connections, and µs of processor time for a message. Servers with two points and more.
 pub fn growth(record: &Record) -> Vec<(&Column, Vec<(u32, f64)>)> {
     let mut lines: Vec<_> = record
         .timed()
-        .filter_map(|line| match line.spec() {
-            Spec::Echo { connections, depth: 1, bytes: 64 } if connections >= CONNECTIONS_MIN => {
-                Some((connections, line))
-            }
-            _ => None,
-        })
+        .filter_map(|line| Some((connections_of(line)?, line)))
+        .filter(|(connections, _)| *connections >= CONNECTIONS_MIN)
         .collect();
     lines.sort_by_key(|(connections, _)| *connections);
     let points = |name: &str| -> Vec<(u32, f64)> {
-        let point = |(connections, line): &(u32, &super::super::record::Line)| {
-            line.cpu_us(name).map(|cpu| (*connections, cpu.median))
-        };
+        let point =
+            |(connections, line): &(u32, &Line)| line.cpu_us(name).map(|cpu| (*connections, cpu.median));
         lines.iter().filter_map(point).collect()
     };
-    let servers = record.servers.iter().map(|server| (server, points(&server.name)));
+    let engines = record.servers.iter().filter(|server| server.name != OURS_LOGIC);
+    let servers = engines.map(|server| (server, points(&server.name)));
     servers.filter(|(_, points)| points.len() > 1).collect()
 }
 
@@ -56,23 +52,24 @@ pub fn scale(record: &Record) -> Option<String> {
             (f64::from(connections) / f64::from(fewest)).ln() / (f64::from(most) / f64::from(fewest)).ln();
         LEFT + share * (RIGHT - LEFT)
     };
-    let y = |us: f64| BOTTOM - us / highest * (BOTTOM - TOP);
+    // The picture is about growth and order: it begins a little below the lowest point.
+    let lowest = points().map(|point| point.1).fold(highest, f64::min) * 0.9;
+    let step = step(highest - lowest, 6.0);
+    let lowest = (lowest / step).floor() * step;
+    let y = |us: f64| BOTTOM - (us - lowest) / (highest - lowest) * (BOTTOM - TOP);
     let mut canvas = Canvas::new(
         HEIGHT,
         "What a message costs when there are more connections",
         "µs of the server's processor for an echo of 64 bytes, one in flight on each connection; lower and flatter is better",
     );
-    let step = step(highest, 6.0);
-    for index in 0..=(highest / step) as u32 {
-        let us = f64::from(index) * step;
+    for index in 0..=((highest - lowest) / step) as u32 {
+        let us = lowest + f64::from(index) * step;
         canvas.line(if index == 0 { "rule" } else { "grid" }, (LEFT, y(us)), (RIGHT, y(us)), false);
-        canvas.text(LEFT - 8.0, y(us) + 4.0, Type::SMALL.end(), &format!("{us} µs"));
+        canvas.text(LEFT - 8.0, y(us) + 4.0, Type::SMALL.end(), &format!("{} µs", three_digits(us)));
     }
     let mut ticks: Vec<u32> = points().map(|point| point.0).collect();
     ticks.sort_unstable();
     ticks.dedup();
-    // 64 and 100 are too near for both words.
-    ticks.retain(|tick| *tick == fewest || x(*tick) - x(fewest) > 40.0);
     for tick in ticks {
         canvas.line("rule", (x(tick), BOTTOM), (x(tick), BOTTOM + 5.0), false);
         canvas.text(x(tick), BOTTOM + 19.0, Type::SMALL.middle(), &thousands(f64::from(tick)));
@@ -90,16 +87,22 @@ pub fn scale(record: &Record) -> Option<String> {
         for (x, y) in &places {
             canvas.dot(*x, *y, if server.name == OURS { 4.0 } else { 2.6 }, &server.color);
         }
-        if let (Some(place), Some((_, us))) = (places.last(), points.last()) {
-            names.push((place.0, place.1, place.1, server, format!("{} µs", three_digits(*us))));
+        if let (Some(place), Some((connections, us))) = (places.last(), points.last()) {
+            let figure = match *connections == most {
+                true => format!("{} µs", three_digits(*us)),
+                false => format!("up to {}", thousands(f64::from(*connections))),
+            };
+            names.push((place.0, place.1, place.1, server, figure));
         }
     }
     spread_out(&mut names);
     for (end_x, end_y, name_y, server, figure) in names {
-        canvas.line("grid", (end_x + 5.0, end_y), (RIGHT + 18.0, name_y - 4.0), false);
+        if end_x > RIGHT - 1.0 {
+            canvas.line("grid", (end_x + 5.0, end_y), (RIGHT + 18.0, name_y - 4.0), false);
+        }
         canvas.dot(RIGHT + 24.0, name_y - 4.0, 4.0, &server.color);
         let class = if server.name == OURS { "ours" } else { "soft" };
-        canvas.text(RIGHT + 33.0, name_y, Type::BODY.class(class), &format!("{}  {figure}", server.name));
+        canvas.text(RIGHT + 33.0, name_y, Type::BODY.class(class), &format!("{}, {figure}", server.name));
     }
     Some(canvas.finish(&place(record)))
 }
