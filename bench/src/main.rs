@@ -48,7 +48,7 @@ use crate::{
         json,
         markdown::Markdown,
         page, picture, readme,
-        record::{Line, Record},
+        record::{Instructions, Line, Record},
     },
     workload::{Role, Workload},
 };
@@ -253,7 +253,27 @@ fn run(arguments: &Compare) -> Result<Record> {
         eprintln!(" {}", progress.left());
         record.workloads.push(Line::of(&outcome));
     }
+    // A page of everything has the instructions as well.
+    if arguments.page.is_some() && workloads.len() == everything.len() && programs.anyport.is_some() {
+        eprintln!("instructions, under valgrind: a minute or two");
+        match count_instructions(&programs) {
+            Ok(table) => {
+                record.instructions = Some(Instructions::of(&table));
+                let failures = table.failures.iter();
+                record.notes.extend(
+                    failures.map(|(server, error)| format!("{server}, counting its instructions: {error}")),
+                );
+            }
+            Err(error) => record.notes.push(format!("Instructions were not counted: {error}.")),
+        }
+    }
     Ok(record)
+}
+
+/// Last of all, since this thread moves to the processor of the servers.
+fn count_instructions(programs: &Programs) -> Result<instructions::Table> {
+    let (workloads, servers) = (&instructions::WORKLOADS, instructions::servers());
+    instructions::count(workloads, &servers, programs, instructions::WAVES)
 }
 
 /// Counts and reports; false if a server failed.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
 use crate::{
+    instructions,
     machine::Machine,
     measure::{Effort, Figures, Outcome},
     process::{BARE_EPOLL, BARE_URING, Server},
@@ -25,9 +26,9 @@ pub struct Record {
     pub method: Method,
     pub servers: Vec<Column>,
     pub workloads: Vec<Line>,
-    /// Instructions for an operation, as a table in Markdown, if they were counted.
+    /// If they were counted.
     #[serde(default)]
-    pub instructions: Option<String>,
+    pub instructions: Option<Instructions>,
     /// What else a reader should know.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -53,6 +54,22 @@ pub struct Method {
     pub slice_ms: u64,
     pub server_cpu: usize,
     pub loader_cpu: usize,
+}
+
+/// What servers execute in user space.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instructions {
+    /// Who counted, with its version.
+    pub counter: String,
+    pub counts: Vec<Count>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Count {
+    /// As on the command line.
+    pub workload: String,
+    pub server: String,
+    pub per_operation: f64,
 }
 
 /// Whose server it is.
@@ -190,6 +207,17 @@ impl Record {
 
     pub fn failed(&self) -> bool {
         self.workloads.iter().any(|line| !line.failures.is_empty())
+    }
+}
+
+impl Instructions {
+    pub fn of(table: &instructions::Table) -> Self {
+        let count = |count: &instructions::Count| Count {
+            workload: count.workload.spec(),
+            server: count.server.into(),
+            per_operation: count.per_operation,
+        };
+        Self { counter: table.valgrind.clone(), counts: table.counts.iter().map(count).collect() }
     }
 }
 

@@ -1,6 +1,8 @@
 //! A record with made-up figures, for the tests of what is written from one.
 
-use super::record::{Cell, Class, Column, Line, Method, Missing, Place, Record, Tail, Version};
+use super::record::{
+    Cell, Class, Column, Count, Instructions, Line, Method, Missing, Place, Record, Tail, Version,
+};
 use crate::stats::Spread;
 
 /// Name, class, colour, and its processor time as ratio to the bare io_uring loop.
@@ -63,7 +65,16 @@ pub fn record() -> Record {
             .map(|(name, class, color, _)| Column { name: name.into(), color: color.into(), class })
             .into(),
         workloads: WORKLOADS.map(|(workload, operation, us)| line(workload, operation, us)).into(),
-        instructions: None,
+        instructions: Some(Instructions {
+            counter: "valgrind-3.19.0".into(),
+            counts: ["bare-uring", "anyport io-uring"]
+                .map(|server| Count {
+                    workload: "echo:64:1:64".into(),
+                    server: server.into(),
+                    per_operation: 1234.5,
+                })
+                .into(),
+        }),
         notes: Vec::new(),
     }
 }

@@ -111,6 +111,7 @@ mod tests {
             "## At rest",
             "## More connections",
             "## Handlers on another thread",
+            "## Instructions",
             "## Our bounds",
             "## Left out, or failed",
         ] {
@@ -158,9 +159,17 @@ mod tests {
         let mut record = sample::record();
         record.workloads.retain(|line| line.workload == "echo:64:1:64");
         record.servers.retain(|server| server.name != "anyport logic");
+        record.instructions = None;
         let page = page(&record);
         assert!(page.contains("## Processor time for a message"));
-        for heading in ["## Latency", "## At rest", "## More connections", "## Handlers on", "## Left out"] {
+        for heading in [
+            "## Latency",
+            "## At rest",
+            "## More connections",
+            "## Handlers on",
+            "## Instructions",
+            "## Left out",
+        ] {
             assert!(!page.contains(heading), "`{heading}` has nothing to tell:\n{page}");
         }
     }

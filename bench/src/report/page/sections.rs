@@ -5,7 +5,7 @@ use super::{
         OURS, OURS_LOGIC, OURS_READINESS,
         figures::{duration_us, percent, rate, thousands, three_digits},
         markdown::{disturbed, trust},
-        record::{Class, Line, Record},
+        record::{Class, Count, Line, Record},
         spec::{Spec, connections_of, is_between, label},
         targets,
     },
@@ -330,11 +330,35 @@ pub fn placement(record: &Record) -> Option<String> {
 }
 
 pub fn instructions(record: &Record) -> Option<String> {
-    let table = record.instructions.as_ref()?;
+    let instructions = record.instructions.as_ref()?;
+    // Each once, in the order in which they were counted.
+    let mut workloads: Vec<&str> = Vec::new();
+    let mut servers: Vec<&str> = Vec::new();
+    for count in &instructions.counts {
+        for (list, item) in [(&mut workloads, &count.workload), (&mut servers, &count.server)] {
+            if !list.contains(&item.as_str()) {
+                list.push(item);
+            }
+        }
+    }
+    let of = |workload: &str, server: &str| {
+        let is_it = |count: &&Count| count.workload == workload && count.server == server;
+        instructions.counts.iter().find(is_it).map(|count| thousands(count.per_operation))
+    };
+    let row = |workload: &&str| {
+        let line = Line { workload: (*workload).into(), name: (*workload).into(), ..Line::default() };
+        let mut cells = vec![label(&line)];
+        cells.extend(servers.iter().map(|server| of(workload, server).unwrap_or_else(|| "–".into())));
+        cells
+    };
+    let mut headings = vec![String::new()];
+    headings.extend(servers.iter().map(|server| bold_if(*server == OURS, server)));
     Some(format!(
-        "## Instructions\n\nOf the server in user space, for one operation, counted by valgrind: they do not depend on the machine \
-         or on what else it does.\n\n{}\n",
-        table.trim()
+        "## Instructions\n\nOf the server in user space, for one operation, counted by {}: other processes do not change them, and \
+         they repeat from run to run. What the kernel executes, which is most of the time, is not in them. \
+         [How](../bench/README.md#instructions).\n\n{}",
+        instructions.counter,
+        table(&headings, &workloads.iter().map(row).collect::<Vec<_>>())?
     ))
 }
 
