@@ -3,7 +3,7 @@
 
 use super::{
     OURS, OURS_READINESS,
-    figures::{percent, thousands},
+    figures::{duration_us, percent, thousands},
     record::{Line, Record},
     spec::label,
 };
@@ -153,7 +153,10 @@ impl Rule {
                 let peers = record.peers().filter_map(|peer| Some((&peer.name, p99(&peer.name)?)));
                 let (name, theirs) = peers.min_by(|a, b| a.1.total_cmp(&b.1))?;
                 let times = theirs / ours;
-                Some((format!("{ours:.0} µs; nearest: {name}, {times:.2} times ours"), ours <= theirs))
+                Some((
+                    format!("{}; nearest: {name}, {times:.2} times ours", duration_us(ours)),
+                    ours <= theirs,
+                ))
             }
             Self::Bytes(bytes) => {
                 let figure = line.cell(OURS)?.session_bytes?;

@@ -7,12 +7,12 @@ pub const MARGIN: f64 = 24.0;
 
 const STYLE: &str = "\
 .card { fill: #ffffff; stroke: #d0d7de; }
-.ink, .ours { fill: #1f2328; } .soft { fill: #59636e; } .ours, .title { font-weight: 600; }
+.ink, .ours { fill: #1f2328; } .soft { fill: #59636e; } text { stroke: #ffffff; } .ours, .title { font-weight: 600; }
 .rule { stroke: #59636e; } .grid { stroke: #d8dee4; } .halo { fill: #ffffff; }
-text { font-family: system-ui, -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif; }
+text { paint-order: stroke; stroke-width: 3px; font-family: system-ui, -apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif; }
 @media (prefers-color-scheme: dark) {
   .card { fill: #0d1117; stroke: #3d444d; }
-  .ink, .ours { fill: #f0f6fc; } .soft { fill: #9198a1; }
+  .ink, .ours { fill: #f0f6fc; } .soft { fill: #9198a1; } text { stroke: #0d1117; }
   .rule { stroke: #9198a1; } .grid { stroke: #2a313c; } .halo { fill: #0d1117; }
 }";
 

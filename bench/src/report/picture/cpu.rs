@@ -4,7 +4,7 @@ use super::{
     super::{
         OURS, OURS_LOGIC,
         figures::three_digits,
-        record::{Class, Column, Line, Record},
+        record::{Column, Line, Record},
         spec::{self, Spec},
     },
     canvas::{Canvas, MARGIN, Type, WIDTH},
@@ -18,7 +18,7 @@ const HEADLINE: [&str; 6] = ["echo:64", "echo:10000", "echo:64:16", "stream:4", 
 const COLUMNS: usize = 2;
 const GAP: f64 = 36.0;
 const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - GAP * (COLUMNS as f64 - 1.0)) / COLUMNS as f64;
-const NAMES_WIDTH: f64 = 150.0;
+const NAMES_WIDTH: f64 = 172.0;
 /// Right of the longest bar, for its figure.
 const FIGURE_WIDTH: f64 = 42.0;
 const BAR_HEIGHT: f64 = 13.0;
@@ -91,39 +91,37 @@ fn panel(canvas: &mut Canvas, record: &Record, line: &Line, (left, top): (f64, f
     }
     let servers = contestants(record, line);
     let first = top + TITLE_HEIGHT;
+    let mut figures = Vec::new();
     for (index, server) in servers.iter().enumerate() {
         let y = first + index as f64 * BAR_STEP;
         let baseline = y + BAR_HEIGHT - 2.5;
         canvas.text(bars_x - 8.0, baseline, Type::BODY.class(name_class(server)).end(), &server.name);
         let Some(ratio) = line.ratio(&server.name, BARE_URING) else {
             let why = line.missing(&server.name).unwrap_or("not measured");
-            canvas.text(bars_x + 6.0, baseline, Type::SMALL, why);
+            figures.push((bars_x, baseline, Type::SMALL, why.to_owned()));
             continue;
         };
         let x = |ratio: f64| bars_x + ratio.min(RATIO_MAX) * scale;
-        canvas.bar(bars_x, y, x(ratio.median) - bars_x, BAR_HEIGHT, color(server));
-        let mut figure_x = x(ratio.median);
+        canvas.bar(bars_x, y, x(ratio.median) - bars_x, BAR_HEIGHT, &server.color);
+        let mut end = x(ratio.median);
         if ratio.median > RATIO_MAX {
-            canvas.cut(figure_x - 22.0, y, BAR_HEIGHT);
+            canvas.cut(end - 22.0, y, BAR_HEIGHT);
         } else if server.name != BARE_URING {
             let (from, to, middle) = (x(ratio.quartile_1), x(ratio.quartile_3), y + BAR_HEIGHT / 2.0);
             canvas.line("rule", (from, middle), (to, middle), false);
-            figure_x = figure_x.max(to);
+            end = end.max(to);
         }
-        let figure = if ratio.median >= 9.95 {
-            format!("{:.0}", ratio.median)
-        } else {
-            format!("{:.2}", ratio.median)
-        };
-        canvas.text(figure_x + 6.0, baseline, Type::BODY.class(figure_class(server)), &figure);
+        let decimals = if ratio.median >= 9.95 { 0 } else { 2 };
+        let class = if server.name == OURS { "ours" } else { "ink" };
+        figures.push((end, baseline, Type::BODY.class(class), format!("{:.decimals$}", ratio.median)));
     }
     let x = bars_x + scale;
-    canvas.line(
-        "rule",
-        (x, first - 4.0),
-        (x, first + servers.len() as f64 * BAR_STEP - BAR_STEP + BAR_HEIGHT + 4.0),
-        true,
-    );
+    let bottom = first + servers.len() as f64 * BAR_STEP - (BAR_STEP - BAR_HEIGHT);
+    canvas.line("rule", (x, first - 4.0), (x, bottom + 4.0), true);
+    // Over the line, so that it goes through no figure.
+    for (end, baseline, how, figure) in figures {
+        canvas.text(end + 6.0, baseline, how, &figure);
+    }
 }
 
 /// Shorter than in a table: what the others of the picture are not.
@@ -136,16 +134,5 @@ fn title(line: &Line) -> String {
             let label = spec::label(line).replace(" each", "");
             label.strip_prefix("echo ").unwrap_or(&label).to_owned()
         }
-    }
-}
-
-fn color(server: &Column) -> &str {
-    &server.color
-}
-
-fn figure_class(server: &Column) -> &'static str {
-    match server.class {
-        Class::Ours if server.name == OURS => "ours",
-        _ => "ink",
     }
 }

@@ -11,7 +11,7 @@ use super::{
     name_class, place,
 };
 
-const NAMES_WIDTH: f64 = 150.0;
+const NAMES_WIDTH: f64 = 172.0;
 const ROW_STEP: f64 = 20.0;
 const HEAD_HEIGHT: f64 = 84.0;
 const TITLE_HEIGHT: f64 = 20.0;
@@ -21,7 +21,7 @@ const FOOT_HEIGHT: f64 = 34.0;
 /// None if no latency was measured.
 pub fn latency(record: &Record) -> Option<String> {
     let lines: Vec<&Line> = record.timed().filter(|line| line.has_latency()).collect();
-    let tails = || lines.iter().flat_map(|line| line.servers.iter().filter_map(|cell| cell.latency));
+    let tails = || lines.iter().flat_map(|line| servers(record, line).map(|(_, tail)| tail));
     let least = tails().map(|tail| tail.p50_us.median).reduce(f64::min)?;
     let greatest = tails().map(|tail| tail.p999_us.median).reduce(f64::max)?;
     let axis = Axis::new(least, greatest);

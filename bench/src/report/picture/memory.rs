@@ -6,7 +6,7 @@ use super::{
     name_class, place,
 };
 
-const NAMES_WIDTH: f64 = 160.0;
+const NAMES_WIDTH: f64 = 172.0;
 const FIGURE_WIDTH: f64 = 80.0;
 const BAR_HEIGHT: f64 = 15.0;
 const BAR_STEP: f64 = 21.0;
