@@ -3,6 +3,7 @@
 use super::{
     OURS, OURS_READINESS,
     figures::{thousands, three_digits},
+    markdown::disturbed,
     record::{Line, Record},
     spec::label,
     targets,
@@ -35,6 +36,9 @@ pub fn excerpt(record: &Record) -> String {
         text.push_str(&row(record, line));
     }
     text.push_str(&memory(record).unwrap_or_default());
+    if let Some(share) = disturbed(record) {
+        text.push_str(&format!("\n**Other processes ran during {share}: do not trust these figures.**\n"));
+    }
     text.push_str(&format!(
         "\nRatios to the bare io_uring loop, medians of {} rounds, on {} ({} processors), {}, {}. All servers on one processor, the \
          loader on another. [All figures](docs/benchmarks.md): latency, throughput, memory, up to 20,000 connections, and our own \
