@@ -46,7 +46,7 @@ use crate::{
     recent::Recent,
     remote::{Inbox, Mail},
     service::Role,
-    session::{Local, Rules, TimerEvent, TimerTable},
+    session::{Backlogs, Local, Rules, TimerEvent, TimerTable},
     stop::Stop,
 };
 
@@ -179,6 +179,7 @@ impl<H: Handler> ServiceShard<H> {
                 sessions: Slab::new(SessionId::INDEX_MAX),
                 dirty: Vec::new(),
                 scratch: Vec::new(),
+                backlogs: Backlogs::default(),
                 pool,
                 wheel: TimerWheel::new(),
                 timers: TimerTable::default(),

@@ -10,7 +10,10 @@ use anyport_core::{
 use anyport_driver::{Driver, Lease};
 
 use super::ServiceShard;
-use crate::{handler::Handler, session::Session};
+use crate::{
+    handler::Handler,
+    session::{Local, Session},
+};
 
 /// Most bytes of a backlog given to the decoder at a time.
 const BACKLOG_PIECE_BYTES: usize = 64 << 10;
@@ -103,9 +106,10 @@ impl<H: Handler> ServiceShard<H> {
         if bytes.is_empty() {
             return;
         }
-        let slot = self.local.slot(key);
+        let Local { sessions, backlogs, .. } = &mut self.local;
+        let slot = sessions.get_mut(key).expect("bytes come only for a session that is there");
         if slot.connection.is_open() {
-            slot.backlog.get_or_insert_default().bytes.extend_from_slice(bytes);
+            slot.backlog.get_or_insert_with(|| Box::new(backlogs.take())).bytes.extend_from_slice(bytes);
         }
     }
 
@@ -125,6 +129,7 @@ impl<H: Handler> ServiceShard<H> {
         if backlog.delivered < backlog.bytes.len() && slot.connection.is_open() {
             slot.backlog = Some(backlog);
         } else {
+            self.local.backlogs.give(*backlog);
             self.local.settle(key);
             self.local.slot(key).connection.handle_delivered();
         }

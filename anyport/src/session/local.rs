@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyport_core::{ChunkPool, CloseReason, Limits, SessionId, Slab, SlabKey, State, TimerWheel, wheel};
 
 use super::{
-    slot::Slot,
+    slot::{Backlogs, Slot},
     timers::{Owner, TimerTable},
     watch::Deadline,
 };
@@ -55,6 +55,7 @@ pub(crate) struct Local<H: Handler> {
     pub(crate) pool: ChunkPool,
     /// Where typed messages are encoded before they are framed.
     pub(crate) scratch: Vec<u8>,
+    pub(crate) backlogs: Backlogs,
     pub(crate) wheel: TimerWheel<TimerEvent>,
     /// Those of the shard.
     pub(crate) timers: TimerTable,

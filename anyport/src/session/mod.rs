@@ -15,7 +15,7 @@ use anyport_driver::PeerAddress;
 
 pub(crate) use local::{Local, TimerEvent};
 pub use shard::Shard;
-pub(crate) use slot::{EncoderOf, Slot, Spent};
+pub(crate) use slot::{Backlogs, EncoderOf, Slot, Spent};
 pub(crate) use timers::{Owner, TimerTable};
 pub(crate) use watch::{Deadline, Fired, Rules, Watch};
 

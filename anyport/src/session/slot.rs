@@ -65,3 +65,29 @@ pub(crate) struct Backlog {
     /// How many of them the handler has had.
     pub(crate) delivered: usize,
 }
+
+/// Backlogs that a shard keeps for reuse, and the most bytes of each: a stream that is held back and goes on, over and
+/// over, costs no memory that the system has to find and clear each time.
+const BACKLOGS_KEPT: usize = if cfg!(guard_pages) { 0 } else { 4 };
+const BACKLOG_KEPT_BYTES: usize = 1 << 20;
+
+/// Backlogs that no session has.
+#[derive(Default)]
+pub(crate) struct Backlogs(Vec<Backlog>);
+
+impl Backlogs {
+    /// An empty one.
+    pub(crate) fn take(&mut self) -> Backlog {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes one back.
+    #[cfg_attr(guard_pages, expect(clippy::absurd_extreme_comparisons, reason = "nothing is kept"))]
+    pub(crate) fn give(&mut self, mut backlog: Backlog) {
+        if self.0.len() < BACKLOGS_KEPT && backlog.bytes.capacity() <= BACKLOG_KEPT_BYTES {
+            backlog.bytes.clear();
+            backlog.delivered = 0;
+            self.0.push(backlog);
+        }
+    }
+}
