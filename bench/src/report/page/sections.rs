@@ -370,7 +370,8 @@ pub fn targets(record: &Record) -> Option<String> {
     }
     let mut text = format!(
         "## Our bounds\n\nWhat we ask of `{OURS}`, written in `bench/src/report/targets.rs`, and what this run says: {kept} of \
-         {judged} kept. Figures are medians, as they are, without a margin for what a run cannot tell.\n"
+         {judged} kept. Figures are medians, as they are, without a margin for what a run cannot tell. An engine \
+         that failed at a workload or was left out of it is not compared there.\n"
     );
     for (heading, verdicts) in groups {
         let rows: Vec<Vec<String>> = verdicts
