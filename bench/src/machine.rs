@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, process::Command};
 
+use crate::server::asio;
+
 #[derive(Debug)]
 pub struct Machine {
     pub cpu: String,
@@ -12,6 +14,8 @@ pub struct Machine {
     pub rustc: &'static str,
     pub tokio: String,
     pub io_uring: String,
+    /// Of the other engines compared, by name; an engine that is not on this machine is missing.
+    pub peers: Vec<(&'static str, String)>,
     /// Of this project; with `-dirty` if files differ from it.
     pub commit: String,
 }
@@ -39,17 +43,26 @@ impl Machine {
             rustc: env!("COMPARE_RUSTC"),
             tokio: locked_version("tokio"),
             io_uring: locked_version("io-uring"),
+            peers: peers(),
             commit: commit.map_or_else(|| "unknown".into(), |text| text.trim().to_owned()),
         }
     }
 }
 
-/// The version of a package in the lock file that this program was built with.
+fn peers() -> Vec<(&'static str, String)> {
+    let crates = ["monoio", "compio", "net-io"].map(|name| (name, locked_version(name)));
+    crates.into_iter().chain(asio::versions().map(|versions| ("Asio", versions))).collect()
+}
+
+/// The version of a package in the lock file that this program was built with; the last one, which is the newest, where
+/// there are several.
 fn locked_version(package: &str) -> String {
     let name = format!("name = \"{package}\"");
-    let mut lines = include_str!("../Cargo.lock").lines().skip_while(|line| *line != name);
-    lines
-        .find_map(|line| line.strip_prefix("version = "))
+    let lines: Vec<&str> = include_str!("../Cargo.lock").lines().collect();
+    let versions = lines.windows(2).filter(|pair| pair[0] == name);
+    versions
+        .filter_map(|pair| pair[1].strip_prefix("version = "))
+        .next_back()
         .map_or_else(|| "unknown".into(), |version| version.trim_matches('"').to_owned())
 }
 
@@ -61,6 +74,7 @@ mod tests {
     fn versions_come_from_the_lock_file() {
         assert!(locked_version("tokio").starts_with("1."));
         assert!(locked_version("io-uring").starts_with("0.7."));
+        assert!(locked_version("monoio").starts_with("0.2."));
         assert_eq!(locked_version("no such package"), "unknown");
     }
 }

@@ -71,6 +71,9 @@ enum Action {
         /// Where to listen.
         #[arg(long, value_name = "ADDRESS")]
         listen: SocketAddr,
+        /// Of the buffer that a connection has for itself, in servers where it has one.
+        #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+        buffer_bytes: u32,
     },
     /// Counts the system calls that a server makes for each message. Needs root, for the kernel's tracepoints.
     SystemCalls(SystemCalls),
@@ -177,7 +180,9 @@ const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Some(Action::Server { kind, listen }) => server::run(kind, listen).map(|()| true),
+        Some(Action::Server { kind, listen, buffer_bytes }) => {
+            server::run(kind, listen, buffer_bytes as usize).map(|()| true)
+        }
         Some(Action::SystemCalls(arguments)) => count_calls(&arguments),
         Some(Action::Instructions(arguments)) => instructions::run(&arguments),
         Some(Action::Timers(arguments)) => timers::compare(&arguments).map(|()| true),
@@ -230,10 +235,12 @@ fn run(arguments: &Compare) -> Result<Record> {
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
         anyport: arguments.anyport.clone(),
+        asio: None,
         anyport_arguments: arguments.anyport_arg.clone(),
         server_cpu: arguments.server_cpu,
         port_first: arguments.port,
     };
+    let notes = build_asio(&mut servers, &mut programs)?;
     if programs.anyport.is_none() && servers.iter().any(Server::needs_anyport) {
         programs.anyport = Some(process::build_anyport(root)?);
     }
@@ -245,6 +252,7 @@ fn run(arguments: &Compare) -> Result<Record> {
     };
     let cpus = (arguments.server_cpu, arguments.loader_cpu);
     let mut record = Record::new(Machine::look(root), &servers, effort, cpus);
+    record.notes.extend(notes);
     let weight = |workload: &Workload| servers.iter().filter(|server| server.plays(workload.role())).count();
     let mut progress = Progress::new(workloads.iter().map(weight).collect());
     for workload in workloads {
@@ -280,7 +288,7 @@ fn count_instructions(programs: &Programs) -> Result<instructions::Table> {
 fn count_calls(arguments: &SystemCalls) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let mut servers = choose_servers(&arguments.servers, arguments.skip_anyport)?;
-    servers.retain(|server| server.plays(Role::Echo));
+    servers.retain(|server| server.plays(Role::Echo) && !server.has_many_threads());
     let workloads = if arguments.workload.is_empty() { &workload::COUNTED[..] } else { &arguments.workload };
     if let Some(workload) = workloads.iter().find(|workload| !matches!(workload, Workload::Echo { .. })) {
         return Err(Error::Usage(format!("{workload}: calls are counted for an echo only")));
@@ -290,10 +298,12 @@ fn count_calls(arguments: &SystemCalls) -> Result<bool> {
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
         anyport: arguments.anyport.clone(),
+        asio: None,
         anyport_arguments: Vec::new(),
         server_cpu: arguments.server_cpu,
         port_first: None,
     };
+    build_asio(&mut servers, &mut programs)?;
     if programs.anyport.is_none() && servers.iter().any(Server::needs_anyport) {
         programs.anyport = Some(process::build_anyport(root)?);
     }
@@ -324,6 +334,26 @@ fn count_calls(arguments: &SystemCalls) -> Result<bool> {
     };
     write!(io::stdout(), "{report}").context("standard output")?;
     Ok(report.lines.iter().all(|line| line.failures.is_empty()))
+}
+
+/// Compiles Asio's server if it is one of these. Where that cannot be, the others are measured without it, and the note
+/// that comes back says why.
+fn build_asio(servers: &mut Vec<Server>, programs: &mut Programs) -> Result<Vec<String>> {
+    if !servers.iter().any(Server::needs_asio) {
+        return Ok(Vec::new());
+    }
+    match server::asio::build() {
+        Ok(program) => {
+            programs.asio = Some(program);
+            Ok(Vec::new())
+        }
+        Err(error) => {
+            servers.retain(|server| !server.needs_asio());
+            let note = format!("Asio is left out: {error}");
+            eprintln!("{note}");
+            if servers.is_empty() { Err(error) } else { Ok(vec![note]) }
+        }
+    }
 }
 
 /// Refuses a workload that none of the servers can hold. The loader's own connections are in tables of its rings.

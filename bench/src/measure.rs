@@ -44,7 +44,7 @@ pub struct Slice {
     pub operations: u64,
     pub cpu_ns: u64,
     pub wall: Duration,
-    /// Other processes had the processor while the server could have run.
+    /// Other processes had the processor while the server could have run; 0 where its own threads had it.
     pub server_waited_ns: u64,
     /// The same for the loader.
     pub loader_waited_ns: u64,
@@ -274,7 +274,7 @@ struct Contestant {
 
 impl Contestant {
     fn start(workload: Workload, server: Server, index: u16, programs: &Programs) -> Result<Self> {
-        let mut running = Running::start(&server, workload.role(), index, programs)?;
+        let mut running = Running::start(&server, workload, index, programs)?;
         let load = Load::open(running.address, workload);
         let load = blame(&mut running, load)?;
         Ok(Self { server, running, load, slices: Vec::new() })
@@ -296,11 +296,13 @@ impl Contestant {
         let visit = blame(&mut self.running, visit)?;
         thread::sleep(SETTLE);
         let (server, loader) = scheduled(&mut self.running)?;
+        let many = self.server.has_many_threads();
+        let waited_ns = if many { 0 } else { server.waited_ns - server_before.waited_ns };
         Ok(Slice {
             operations: visit.operations,
             cpu_ns: server.cpu_ns - server_before.cpu_ns,
             wall: visit.wall,
-            server_waited_ns: server.waited_ns - server_before.waited_ns,
+            server_waited_ns: waited_ns,
             loader_waited_ns: loader.waited_ns - loader_before.waited_ns,
             latency: visit.latency,
         })
@@ -327,7 +329,7 @@ const MEMORY_SETTLE: Duration = Duration::from_millis(300);
 const SILENCE: Duration = Duration::from_secs(1);
 
 fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Programs) -> Result<Figures> {
-    let mut running = Running::start(server, workload.role(), index, programs)?;
+    let mut running = Running::start(server, workload, index, programs)?;
     let memory = |server: &Running| {
         thread::sleep(MEMORY_SETTLE);
         sys::process_memory(server.pid()).context("reading smaps_rollup")

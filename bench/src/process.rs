@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     error::{Context, Error, Result},
-    sys,
-    workload::Role,
+    server, sys,
+    workload::{Role, Workload},
 };
 
 /// How to start a server that listens on an address.
@@ -22,6 +22,8 @@ use crate::{
 enum Launch {
     /// A server inside this program, by its names on the command line as an echo and as a fan-out, if it is both.
     Own { echo: Option<&'static str>, fanout: Option<&'static str> },
+    /// C++ Asio, which this program compiles.
+    Asio,
     /// The program of this project, with one of its drivers.
     Anyport { driver: &'static str },
     /// The same with its handlers on a logic thread, as an echo.
@@ -37,28 +39,48 @@ pub struct Server {
     launch: Launch,
 }
 
+impl Server {
+    const fn new(name: &'static str, color: &'static str, launch: Launch) -> Self {
+        Self { name, color, launch }
+    }
+}
+
 /// All servers. To compare another engine, add a line here (and, if it lives in this program, a file in
 /// `server/`).
-pub const SERVERS: [Server; 7] = [
-    Server { name: BARE_URING, color: "#8b949e", launch: own("bare-uring", "bare-uring-fanout") },
-    Server { name: BARE_EPOLL, color: "#6e7781", launch: own("bare-epoll", "bare-epoll-fanout") },
-    Server { name: "anyport io-uring", color: "#1f6feb", launch: Launch::Anyport { driver: "io-uring" } },
-    Server { name: "anyport readiness", color: "#58a6ff", launch: Launch::Anyport { driver: "readiness" } },
-    Server { name: "anyport logic", color: "#3fb950", launch: Launch::AnyportLogic { driver: "io-uring" } },
-    Server { name: "tokio", color: "#d29922", launch: own("tokio", "tokio-broadcast") },
-    Server {
-        name: "tokio mpsc",
-        color: "#e3b341",
-        launch: Launch::Own { echo: None, fanout: Some("tokio-mpsc") },
-    },
+pub const SERVERS: [Server; 14] = [
+    Server::new(BARE_URING, "#8b949e", both("bare-uring", "bare-uring-fanout")),
+    Server::new(BARE_EPOLL, "#6e7781", both("bare-epoll", "bare-epoll-fanout")),
+    Server::new("anyport io-uring", "#1f6feb", Launch::Anyport { driver: "io-uring" }),
+    Server::new("anyport readiness", "#58a6ff", Launch::Anyport { driver: "readiness" }),
+    Server::new("anyport logic", "#3fb950", Launch::AnyportLogic { driver: "io-uring" }),
+    Server::new("tokio", "#d29922", echo("tokio")),
+    Server::new("tokio broadcast", "#d29922", fanout("tokio-broadcast")),
+    Server::new("tokio broadcast gathered", "#e3b341", fanout("tokio-broadcast-gathered")),
+    Server::new("tokio mpsc", "#9e6a03", fanout("tokio-mpsc")),
+    Server::new("tokio mpsc gathered", "#f2cc60", fanout("tokio-mpsc-gathered")),
+    Server::new("monoio", "#db61a2", echo("monoio")),
+    Server::new("compio", "#a371f7", echo("compio")),
+    Server::new(NET_IO, "#f85149", echo("net-io")),
+    Server::new("Asio", "#39c5cf", Launch::Asio),
 ];
 
-const fn own(echo: &'static str, fanout: &'static str) -> Launch {
+const fn both(echo: &'static str, fanout: &'static str) -> Launch {
     Launch::Own { echo: Some(echo), fanout: Some(fanout) }
+}
+
+const fn echo(echo: &'static str) -> Launch {
+    Launch::Own { echo: Some(echo), fanout: None }
+}
+
+const fn fanout(fanout: &'static str) -> Launch {
+    Launch::Own { echo: None, fanout: Some(fanout) }
 }
 
 /// What a server may open beside its sessions: the listener, epoll or rings, timers, the descriptors it starts with.
 const OWN_DESCRIPTORS: u64 = 32;
+
+/// A thread for each session, and of them not any number.
+const NET_IO: &str = "net-io";
 
 /// The servers that ratios refer to.
 pub const BARE_URING: &str = "bare-uring";
@@ -70,7 +92,7 @@ impl Server {
         match self.launch {
             Launch::Own { echo, .. } if role == Role::Echo => echo.is_some(),
             Launch::Own { fanout, .. } => fanout.is_some(),
-            Launch::Anyport { .. } => true,
+            Launch::Anyport { .. } | Launch::Asio => true,
             Launch::AnyportLogic { .. } => role == Role::Echo,
         }
     }
@@ -78,11 +100,25 @@ impl Server {
     /// How many sessions it can hold where a process may open so many descriptors.
     pub fn sessions_max(&self, descriptors_max: u64) -> u64 {
         let direct = match self.launch {
+            Launch::Own { .. } if self.name == NET_IO => {
+                return server::net_io::workers(descriptors_max).into();
+            }
             Launch::Own { .. } => self.name == BARE_URING,
+            Launch::Asio => false,
             Launch::Anyport { driver } | Launch::AnyportLogic { driver } => driver == "io-uring",
         };
         // Direct descriptors have a table of their own, which may be as long as that of the process.
         if direct { descriptors_max } else { descriptors_max.saturating_sub(OWN_DESCRIPTORS) }
+    }
+
+    /// True if each session has a thread. They wait for each other, which looks as if other processes disturbed them; and
+    /// they are too many to count the system calls of each.
+    pub fn has_many_threads(&self) -> bool {
+        self.name == NET_IO
+    }
+
+    pub fn needs_asio(&self) -> bool {
+        matches!(self.launch, Launch::Asio)
     }
 
     pub fn needs_anyport(&self) -> bool {
@@ -95,6 +131,7 @@ impl Server {
 pub struct Programs {
     pub own: PathBuf,
     pub anyport: Option<PathBuf>,
+    pub asio: Option<PathBuf>,
     /// Put at the end of anyport's command line.
     pub anyport_arguments: Vec<String>,
     pub server_cpu: usize,
@@ -139,8 +176,8 @@ const STDERR_KEPT_BYTES: usize = 16 * 1024;
 
 impl Running {
     /// Starts a server and waits until it accepts connections.
-    pub fn start(server: &Server, role: Role, index: u16, programs: &Programs) -> Result<Self> {
-        Self::start_under(&[], server, role, index, programs)
+    pub fn start(server: &Server, workload: Workload, index: u16, programs: &Programs) -> Result<Self> {
+        Self::start_under(&[], server, workload, index, programs)
     }
 
     /// As [`start`](Self::start), by another program: `under` stands before its command line. If there is one, the server
@@ -148,10 +185,12 @@ impl Running {
     pub fn start_under(
         under: &[OsString],
         server: &Server,
-        role: Role,
+        workload: Workload,
         index: u16,
         programs: &Programs,
     ) -> Result<Self> {
+        let role = workload.role();
+        let buffer_bytes = workload.buffer_bytes().to_string();
         let port = match programs.port_first {
             Some(first) => first.checked_add(index).ok_or(Error::Usage("the ports end at 65535".into()))?,
             None => unused_port().context("choosing a port")?,
@@ -163,6 +202,15 @@ impl Running {
                 let kind = kind.ok_or(Error::Usage(format!("{} plays another role", server.name)))?;
                 let mut command = Command::new(&programs.own);
                 command.args(["server", kind, "--listen", &address.to_string()]);
+                command.args(["--buffer-bytes", &buffer_bytes]);
+                command
+            }
+            Launch::Asio => {
+                let program =
+                    programs.asio.as_ref().ok_or(Error::Usage("no path of Asio's server".into()))?;
+                let mut command = Command::new(program);
+                let name = if role == Role::Echo { "echo" } else { "fanout" };
+                command.args([name, &port.to_string(), &buffer_bytes]);
                 command
             }
             Launch::Anyport { driver } | Launch::AnyportLogic { driver } => {

@@ -86,6 +86,10 @@ pub const QUICK: [Workload; 2] = [echo(64, 1), echo(64, 16)];
 /// Where system calls are counted.
 pub const COUNTED: [Workload; 4] = [echo(1, 1), echo(64, 1), echo(1000, 1), echo(64, 16)];
 
+/// The shortest and the longest buffer that a server is told to have for a connection.
+const BUFFER_MIN_BYTES: u32 = 4 * 1024;
+const BUFFER_MAX_BYTES: u32 = 64 * 1024;
+
 /// What one connection may have in flight.
 const BURST_MAX_BYTES: u32 = 1 << 20;
 
@@ -131,6 +135,18 @@ impl Workload {
             Self::Fanout { .. } => "delivery",
             Self::Churn { .. } | Self::Idle { .. } => "connection",
         }
+    }
+
+    /// Of the buffer that a server has for each connection, if it has one: what the connection may have in flight, but
+    /// not less than small messages are given by most, nor more than a receive is worth.
+    pub fn buffer_bytes(self) -> u32 {
+        let in_flight = match self {
+            Self::Echo { depth, size_bytes, .. } => depth * size_bytes,
+            Self::Stream { .. } => STREAM_BYTES,
+            Self::Fanout { depth, .. } => depth * FANOUT_BYTES,
+            Self::Churn { .. } | Self::Idle { .. } | Self::Open { .. } => OPEN_BYTES,
+        };
+        in_flight.next_multiple_of(BUFFER_MIN_BYTES).min(BUFFER_MAX_BYTES)
     }
 
     /// Which servers are asked.

@@ -117,7 +117,7 @@ pub fn count(
     let mut line = Line { workload, shape, columns: Vec::new(), failures: Vec::new() };
     for (index, server) in (0..).zip(servers) {
         eprint!(".");
-        let counted = Running::start(server, workload.role(), index, programs)
+        let counted = Running::start(server, workload, index, programs)
             .and_then(|mut running| count_one(workload, shape, &mut running, effort, tracepoints));
         line.note(server.name, counted);
     }

@@ -13,7 +13,7 @@ use super::Profile;
 use crate::{
     error::{Context, Error, Result},
     process::{Programs, Running, Server},
-    workload::Role,
+    workload::Workload,
 };
 
 /// A server falls asleep within this time, and a dump is written.
@@ -51,7 +51,7 @@ pub fn version() -> Result<String> {
 
 impl Callgrind {
     /// Starts a server and waits until it accepts connections and sleeps.
-    pub fn start(server: &Server, role: Role, programs: &Programs) -> Result<Self> {
+    pub fn start(server: &Server, workload: Workload, programs: &Programs) -> Result<Self> {
         let unique = format!("compare-instructions-{}-{}", std::process::id(), server.name.replace(' ', "-"));
         let folder = std::env::temp_dir().join(unique);
         fs::create_dir_all(&folder).context("a folder for what callgrind writes")?;
@@ -61,7 +61,7 @@ impl Callgrind {
         let mut under = vec![OsString::from("valgrind")];
         under.extend(options.map(OsString::from));
         under.push(out);
-        match Running::start_under(&under, server, role, 0, programs) {
+        match Running::start_under(&under, server, workload, 0, programs) {
             Ok(running) => {
                 let mut callgrind = Self { running, folder, dumps: 0 };
                 callgrind.await_sleep()?;

@@ -25,7 +25,7 @@ use crate::{
     machine::Machine,
     measure::blame,
     process::{self, BARE_EPOLL, BARE_URING, Programs, SERVERS, Server},
-    sys,
+    server, sys,
     workload::{Role, Workload},
 };
 
@@ -92,12 +92,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
         anyport: arguments.anyport.clone(),
+        asio: None,
         anyport_arguments: Vec::new(),
         server_cpu: arguments.cpu,
         port_first: None,
     };
     if programs.anyport.is_none() && servers.iter().any(Server::needs_anyport) {
         programs.anyport = Some(process::build_anyport(root)?);
+    }
+    if servers.iter().any(Server::needs_asio) {
+        programs.asio = Some(server::asio::build()?);
     }
     let table = count(workloads, &servers, &programs, arguments.waves)?;
     let machine = Machine::look(root);
@@ -141,13 +145,14 @@ pub fn count(workloads: &[Workload], servers: &[Server], programs: &Programs, wa
     sys::pin_to(programs.server_cpu).context("pinning the loader to its CPU")?;
     for server in servers {
         for role in [Role::Echo, Role::Fanout] {
-            let mut asked = workloads.iter().filter(|workload| workload.role() == role).peekable();
-            if asked.peek().is_none() || !server.plays(role) {
+            let mut asked = workloads.iter().filter(|workload| workload.role() == role);
+            let largest = asked.clone().max_by_key(|workload| workload.buffer_bytes());
+            let Some(largest) = largest.filter(|_| server.plays(role)) else {
                 continue;
-            }
+            };
             eprint!("{}{} ", server.name, if role == Role::Fanout { ", fan-out" } else { "" });
             // One server for all workloads: to start one under valgrind takes seconds.
-            let started = Callgrind::start(server, role, programs);
+            let started = Callgrind::start(server, *largest, programs);
             let counted = started.and_then(|mut callgrind| {
                 asked.try_for_each(|workload| {
                     eprint!(".");

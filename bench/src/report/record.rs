@@ -349,11 +349,9 @@ fn versions(machine: &Machine) -> Vec<Version> {
     let version = |name: &str, version: &str| Version { name: name.into(), version: version.into() };
     // `rustc 1.95.0 (…)`: its second word.
     let rust = machine.rustc.split(' ').nth(1).unwrap_or(machine.rustc);
-    vec![
-        version("Rust", rust),
-        version("tokio", &machine.tokio),
-        version("io-uring (crate)", &machine.io_uring),
-    ]
+    let ours = [("Rust", rust), ("tokio", &machine.tokio), ("io-uring (crate)", &machine.io_uring)];
+    let peers = machine.peers.iter().map(|(name, version)| (*name, version.as_str()));
+    ours.into_iter().chain(peers).map(|(name, text)| version(name, text)).collect()
 }
 
 /// Year, month and day.

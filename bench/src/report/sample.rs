@@ -6,7 +6,7 @@ use super::record::{
 use crate::stats::Spread;
 
 /// Name, class, colour, and its processor time as ratio to the bare io_uring loop.
-const SERVERS: [(&str, Class, &str, f64); 12] = [
+const SERVERS: [(&str, Class, &str, f64); 13] = [
     ("bare-uring", Class::Bare, "#8b949e", 1.0),
     ("bare-epoll", Class::Bare, "#6e7781", 1.11),
     ("anyport io-uring", Class::Ours, "#1f6feb", 1.03),
@@ -15,10 +15,11 @@ const SERVERS: [(&str, Class, &str, f64); 12] = [
     ("tokio", Class::Peer, "#d29922", 1.16),
     ("tokio broadcast", Class::Peer, "#d29922", 24.0),
     ("tokio mpsc", Class::Peer, "#e3b341", 1.7),
+    ("tokio mpsc gathered", Class::Peer, "#f2cc60", 1.7),
     ("monoio", Class::Peer, "#db61a2", 1.06),
     ("compio", Class::Peer, "#a371f7", 1.19),
     ("net-io", Class::Peer, "#f85149", 1.4),
-    ("asio", Class::Peer, "#39c5cf", 1.25),
+    ("Asio", Class::Peer, "#39c5cf", 1.25),
 ];
 
 /// Workload, what is counted, and the bare loop's µs for one.
@@ -82,7 +83,7 @@ pub fn record() -> Record {
 fn line(workload: &str, operation: &str, us: f64) -> Line {
     let is_fanout = workload.starts_with("fanout");
     let plays = |name: &str, class: Class| match name {
-        "tokio broadcast" | "tokio mpsc" => is_fanout,
+        "tokio broadcast" | "tokio mpsc" | "tokio mpsc gathered" => is_fanout,
         "anyport logic" | "tokio" | "monoio" | "compio" => !is_fanout,
         "net-io" => !is_fanout && !workload.starts_with("echo:10000") && !workload.starts_with("echo:20000"),
         _ => class != Class::Peer || !workload.starts_with("echo:20000"),

@@ -72,7 +72,7 @@ const GROUPS: [Group; 4] = [
             ("fanout:1000", Rule::BelowAll),
             ("fanout:1000:16", Rule::BelowAll),
             ("fanout:1000", Rule::Below { peer: "tokio mpsc", times: 1.4 }),
-            ("fanout:1000:16", Rule::Below { peer: "tokio mpsc", times: 1.4 }),
+            ("fanout:1000:16", Rule::Below { peer: "tokio mpsc gathered", times: 1.4 }),
             ("fanout:1000:16", Rule::Below { peer: "tokio broadcast", times: 15.0 }),
             ("open:1000:50%", Rule::TailBelowAll),
             ("open:1000:80%", Rule::TailBelowAll),

@@ -7,23 +7,21 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Each task has its own, so that its size is a part of what a session costs.
-const BUFFER_SIZE: usize = 4096;
-
-pub fn run(listener: net::TcpListener) -> io::Result<()> {
+pub fn run(listener: net::TcpListener, buffer_bytes: usize) -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(echo(stream));
+            tokio::spawn(echo(stream, buffer_bytes));
         }
     })
 }
 
-async fn echo(mut stream: TcpStream) -> io::Result<()> {
+async fn echo(mut stream: TcpStream, buffer_bytes: usize) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = vec![0; BUFFER_SIZE];
+    // Each task has its own, so that its size is a part of what a session costs.
+    let mut buffer = vec![0; buffer_bytes];
     loop {
         let count = stream.read(&mut buffer).await?;
         if count == 0 {

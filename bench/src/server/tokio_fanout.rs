@@ -1,5 +1,7 @@
 //! tokio, sending what arrives on a connection to all others: one runtime on the current thread, one task per
-//! connection that reads and writes, and channels between them, as its documentation and its chat example show.
+//! connection that reads and writes, and channels between them, as its documentation and its chat example show: messages
+//! are cut out of the stream, sent to the channels and written one by one. Beside it the same, tuned: what one read
+//! brought goes through the channels as one, and what waits in a channel is written at once.
 
 use std::{
     io, net,
@@ -9,30 +11,45 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{broadcast, mpsc},
+    sync::{
+        broadcast::{self, error::TryRecvError},
+        mpsc,
+    },
 };
 
-/// Each task has its own, so that its size is a part of what a session costs.
-const BUFFER_SIZE: usize = 4096;
+use crate::workload::FANOUT_BYTES;
+
 /// Messages that a connection may be behind.
 const BEHIND_MAX: usize = 1024;
 
-/// How the tasks reach each other.
+/// Of messages that are written at once.
+const GATHERED_MAX_BYTES: usize = 64 * 1024;
+/// Of messages that are taken out of a channel at once.
+const GATHERED_MAX: usize = 256;
+
+/// How the tasks reach each other, and how they write.
 #[derive(Clone, Copy)]
-pub enum Way {
-    /// One channel, to which all listen.
-    Broadcast,
-    /// A channel for each connection.
-    Mpsc,
+pub struct Way {
+    pub channels: Channels,
+    /// Messages that come together, or wait together, stay together.
+    pub gathers: bool,
+}
+
+#[derive(Clone, Copy)]
+pub enum Channels {
+    /// One broadcast channel, to which all listen.
+    One,
+    /// A bounded channel for each connection.
+    Each,
 }
 
 /// What one connection said, for the others: its number, and the bytes, shared.
 type Said = (u64, Arc<[u8]>);
 /// The channels of all connections, with their numbers.
-type Channels = Vec<(u64, mpsc::Sender<Arc<[u8]>>)>;
-type Members = Arc<Mutex<Channels>>;
+type Senders = Vec<(u64, mpsc::Sender<Arc<[u8]>>)>;
+type Members = Arc<Mutex<Senders>>;
 
-pub fn run(listener: net::TcpListener, way: Way) -> io::Result<()> {
+pub fn run(listener: net::TcpListener, way: Way, buffer_bytes: usize) -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
@@ -41,15 +58,22 @@ pub fn run(listener: net::TcpListener, way: Way) -> io::Result<()> {
         for number in 0.. {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            match way {
-                Way::Broadcast => {
+            let unit = if way.gathers { 1 } else { FANOUT_BYTES as usize };
+            let incoming = Incoming { buffer: vec![0; buffer_bytes], filled: 0, unit };
+            match way.channels {
+                Channels::One => {
                     let (said, heard) = (said.clone(), said.subscribe());
-                    tokio::spawn(by_broadcast(stream, number, said, heard));
+                    tokio::spawn(by_broadcast(stream, incoming, number, said, heard, way.gathers));
                 }
-                Way::Mpsc => {
+                Channels::Each => {
                     let (sender, heard) = mpsc::channel(BEHIND_MAX);
                     lock(&members).push((number, sender));
-                    tokio::spawn(by_mpsc(stream, number, Arc::clone(&members), heard));
+                    let members = Arc::clone(&members);
+                    tokio::spawn(async move {
+                        let result = by_mpsc(stream, incoming, number, &members, heard, way.gathers).await;
+                        lock(&members).retain(|(member, _)| *member != number);
+                        result
+                    });
                 }
             }
         }
@@ -57,29 +81,76 @@ pub fn run(listener: net::TcpListener, way: Way) -> io::Result<()> {
     })
 }
 
+/// What a connection has received and not passed on.
+struct Incoming {
+    buffer: Vec<u8>,
+    filled: usize,
+    /// Bytes of a message; 1 where all that is there is passed on as one.
+    unit: usize,
+}
+
+impl Incoming {
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.filled..]
+    }
+
+    /// Passes on what is whole after so many bytes were received; the rest waits for its end.
+    fn take(&mut self, count: usize, mut pass: impl FnMut(&[u8])) {
+        self.filled += count;
+        let whole = self.filled - self.filled % self.unit;
+        match self.unit {
+            1 => pass(&self.buffer[..whole]),
+            unit => self.buffer[..whole].chunks(unit).for_each(pass),
+        }
+        self.buffer.copy_within(whole..self.filled, 0);
+        self.filled -= whole;
+    }
+}
+
 async fn by_broadcast(
     mut stream: TcpStream,
+    mut incoming: Incoming,
     number: u64,
     said: broadcast::Sender<Said>,
     mut heard: broadcast::Receiver<Said>,
+    gathers: bool,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
-    let mut buffer = vec![0; BUFFER_SIZE];
+    let mut gathered = Vec::new();
     loop {
         tokio::select! {
-            count = reader.read(&mut buffer) => {
+            count = reader.read(incoming.room()) => {
                 let count = count?;
                 if count == 0 {
                     return Ok(());
                 }
-                // Fails only if nobody listens.
-                let _ = said.send((number, Arc::from(&buffer[..count])));
+                incoming.take(count, |message| {
+                    // Fails only if nobody listens.
+                    let _ = said.send((number, Arc::from(message)));
+                });
             }
-            // Who is too far behind has missed something, and goes.
-            message = heard.recv() => match message {
-                Ok((from, bytes)) if from != number => writer.write_all(&bytes).await?,
-                Ok(_) => {}
-                Err(_) => return Ok(()),
+            message = heard.recv() => {
+                // Who is too far behind has missed something, and goes.
+                let Ok((from, bytes)) = message else { return Ok(()) };
+                if !gathers {
+                    if from != number {
+                        writer.write_all(&bytes).await?;
+                    }
+                    continue;
+                }
+                let mut next = Ok((from, bytes));
+                while let Ok((from, bytes)) = next {
+                    if from != number {
+                        gathered.extend_from_slice(&bytes);
+                    }
+                    let full = gathered.len() >= GATHERED_MAX_BYTES;
+                    next = if full { Err(TryRecvError::Empty) } else { heard.try_recv() };
+                }
+                if !matches!(next, Err(TryRecvError::Empty)) {
+                    return Ok(());
+                }
+                writer.write_all(&gathered).await?;
+                gathered.clear();
             }
         }
     }
@@ -87,37 +158,63 @@ async fn by_broadcast(
 
 async fn by_mpsc(
     mut stream: TcpStream,
+    mut incoming: Incoming,
     number: u64,
-    members: Members,
+    members: &Members,
     mut heard: mpsc::Receiver<Arc<[u8]>>,
+    gathers: bool,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
-    let mut buffer = vec![0; BUFFER_SIZE];
-    let result = loop {
+    let taken_max = if gathers { GATHERED_MAX } else { 1 };
+    let mut taken = Vec::new();
+    let mut gathered = Vec::new();
+    loop {
         tokio::select! {
-            count = reader.read(&mut buffer) => match count {
-                Ok(count @ 1..) => {
-                    let bytes: Arc<[u8]> = Arc::from(&buffer[..count]);
+            count = reader.read(incoming.room()) => {
+                let count = count?;
+                if count == 0 {
+                    return Ok(());
+                }
+                incoming.take(count, |message| {
+                    let bytes: Arc<[u8]> = Arc::from(message);
                     // Who is too far behind is let go: its channel ends.
-                    lock(&members).retain(|(to, member)| {
+                    lock(members).retain(|(to, member)| {
                         *to == number || member.try_send(Arc::clone(&bytes)).is_ok()
                     });
+                });
+            }
+            count = heard.recv_many(&mut taken, taken_max) => match (count, &taken[..]) {
+                (0, _) => return Ok(()),
+                (_, [one]) => writer.write_all(one).await?,
+                (_, many) => {
+                    many.iter().for_each(|bytes| gathered.extend_from_slice(bytes));
+                    writer.write_all(&gathered).await?;
+                    gathered.clear();
                 }
-                Ok(0) => break Ok(()),
-                Err(error) => break Err(error),
-            },
-            message = heard.recv() => match message {
-                Some(bytes) => if let Err(error) = writer.write_all(&bytes).await {
-                    break Err(error);
-                },
-                None => break Ok(()),
             }
         }
-    };
-    lock(&members).retain(|(member, _)| *member != number);
-    result
+        taken.clear();
+    }
 }
 
-fn lock(members: &Members) -> MutexGuard<'_, Channels> {
+fn lock(members: &Members) -> MutexGuard<'_, Senders> {
     members.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(unit: usize, counts: &[usize]) -> Vec<usize> {
+        let mut incoming = Incoming { buffer: vec![0; 256], filled: 0, unit };
+        let mut lengths = Vec::new();
+        counts.iter().for_each(|count| incoming.take(*count, |message| lengths.push(message.len())));
+        lengths
+    }
+
+    #[test]
+    fn messages_are_cut_out_of_the_stream_or_stay_together() {
+        assert_eq!(taken(64, &[64, 100, 28, 1]), [64, 64, 64]);
+        assert_eq!(taken(1, &[64, 100]), [64, 100]);
+    }
 }
