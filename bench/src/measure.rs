@@ -30,13 +30,23 @@ pub struct Effort {
 impl Effort {
     /// What one workload takes of it.
     pub fn of(self, workload: Workload) -> Self {
+        let slices = |factor| Self { slice: self.slice * factor, ..self };
         match workload {
+            // Both sides sleep and wake for each message, which varies most.
+            Workload::Echo { connections: 1, .. } => Self { rounds: self.rounds * 2, ..slices(2) },
+            // Each connection is to have about ten turns, so that the first and the last do not decide.
+            Workload::Echo { connections, .. } => slices((connections / TURNS_CONNECTIONS).clamp(1, 10)),
+            // The first and the last messages have one direction for themselves.
+            Workload::Stream { .. } => slices(2),
             // The slowest of 1,000 messages is to be more than a handful of them.
-            Workload::Open { .. } => Self { slice: self.slice * 5, ..self },
-            _ => self,
+            Workload::Open { .. } => slices(5),
+            Workload::Churn { .. } | Workload::Fanout { .. } | Workload::Idle { .. } => self,
         }
     }
 }
+
+/// So many have some ten turns in a slice of the usual length.
+const TURNS_CONNECTIONS: u32 = 2000;
 
 /// One visit to one server.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +58,8 @@ pub struct Slice {
     pub server_waited_ns: u64,
     /// The same for the loader.
     pub loader_waited_ns: u64,
+    /// Processor time of the loader.
+    pub loader_cpu_ns: u64,
     /// Of an open loop.
     pub latency: Option<Latencies>,
 }
@@ -83,6 +95,8 @@ pub enum Figures {
 #[derive(Debug)]
 pub struct Outcome {
     pub workload: Workload,
+    /// What this workload took.
+    pub effort: Effort,
     /// The servers that did not fail, in any order.
     pub columns: Vec<(Server, Figures)>,
     /// Servers that failed, and how.
@@ -169,8 +183,10 @@ pub fn measure(
     loader_cpu: usize,
 ) -> Result<Outcome> {
     let load_average = load_average();
+    let effort = effort.of(workload);
     let mut outcome = Outcome {
         workload,
+        effort,
         columns: Vec::new(),
         failures: Vec::new(),
         left_out: Vec::new(),
@@ -204,7 +220,6 @@ pub fn measure(
             Err(error) => outcome.fail(&server, &error),
         }
     }
-    let effort = effort.of(workload);
     if let Workload::Open { rate, .. } = workload {
         let rate = match rate {
             Rate::PerSecond(rate) => f64::from(rate),
@@ -304,6 +319,7 @@ impl Contestant {
             wall: visit.wall,
             server_waited_ns: waited_ns,
             loader_waited_ns: loader.waited_ns - loader_before.waited_ns,
+            loader_cpu_ns: loader.cpu_ns - loader_before.cpu_ns,
             latency: visit.latency,
         })
     }

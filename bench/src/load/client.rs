@@ -23,6 +23,11 @@ const COMPLETIONS: u32 = 32 * 1024;
 /// The largest buffer that one receive fills.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
+/// Powers of two.
+const BUFFERS_MIN: usize = 64;
+const BUFFERS_MAX: usize = 2048;
+const BUFFERS_MAX_BYTES: usize = 8 << 20;
+
 /// The stream of each connection is cut out of random bytes that repeat after a prime number of them; each
 /// connection starts somewhere else. So a byte lost, doubled or led to the wrong connection shows.
 const PERIOD: usize = 65_521;
@@ -117,7 +122,7 @@ impl Client {
     ) -> Result<Self, Fault> {
         let ring = ring.map_err(|source| Fault::Loader { what: "ring with direct descriptors", source })?;
         let buffer_size = burst_bytes.next_power_of_two().clamp(2048, BUFFER_MAX_BYTES);
-        let buffers = if buffer_size > 4096 { 512 } else { 2048 };
+        let buffers = buffers(connections, buffer_size);
         let pool = Pool::new(&ring, buffers, buffer_size)
             .map_err(|source| Fault::Loader { what: "buffer ring", source })?;
         let sources = (0..SOURCES).map(|n| socket_address(SocketAddrV4::new(source(n), 0))).collect();
@@ -352,6 +357,13 @@ fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
         sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
         sin_zero: [0; 8],
     }
+}
+
+/// Receive buffers of a client: two for each connection, in bounds. The kernel takes them in turn, so that more than
+/// are needed would only lead the loader through more memory than its cache holds.
+fn buffers(connections: u32, size: usize) -> u16 {
+    let most = (BUFFERS_MAX_BYTES / size).min(BUFFERS_MAX);
+    (connections as usize * 2).next_power_of_two().clamp(BUFFERS_MIN, most) as u16
 }
 
 /// One period of random bytes, and as much again as the longest send or receive, so that every window is in one

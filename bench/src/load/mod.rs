@@ -80,7 +80,7 @@ impl Load {
             }
             Workload::Churn { lanes } => churn::Churn::open(server, lanes).map(Self::Churn),
             Workload::Stream { connections } => stream::Stream::open(server, connections).map(Self::Stream),
-            Workload::Open { connections, .. } => open::Open::open(server, connections).map(Self::Open),
+            Workload::Open { connections, .. } => open::Open::connected(server, connections).map(Self::Open),
         }
     }
 

@@ -3,8 +3,9 @@
 //! The latency of a message counts from the moment for which it was scheduled. Where a server (or the loader) falls
 //! behind, messages wait, and their waiting is part of their latency: nothing is left out because somebody was slow.
 //!
-//! The loader never sleeps during a visit: it polls its ring on its own processor. A timer would wake it tens of
-//! microseconds late, which is as much as it is to measure, and the server would pay for waking it.
+//! The loader never sleeps during a visit: it polls its ring on its own processor. Asleep, it was woken so late that it
+//! sent 43 % of 50,000 messages a second more than 50 µs after their moment, with the finest timers too (polling: 4 %,
+//! on the same disturbed machine); the median doubled, from 44 to 96 µs, the ratios of the servers stayed.
 
 use std::{collections::VecDeque, net::SocketAddrV4, time::Instant};
 
@@ -49,7 +50,7 @@ struct Connection {
 }
 
 impl Open {
-    pub fn open(server: SocketAddrV4, connections: u32) -> Result<Self, Fault> {
+    pub fn connected(server: SocketAddrV4, connections: u32) -> Result<Self, Fault> {
         let mut client = Client::to_be_polled(server, connections, (SEND_MAX * OPEN_BYTES) as usize)?;
         connect(&mut client, 0..connections)?;
         let histogram = Histogram::new_with_bounds(LATENCY_MIN_NS, LATENCY_MAX_NS, 3);

@@ -31,6 +31,7 @@ fn add_medians(line: &Line, name: &str, cell: &mut Value) {
         ("cpu_us_per_operation", line.cpu_us(name)),
         ("operations_per_s", line.rate(name)),
         ("busy", line.busy(name)),
+        ("loader_busy", line.loader_busy(name)),
         ("cpu_ratio_to_bare_uring", line.ratio(name, BARE_URING)),
         ("cpu_ratio_to_bare_epoll", line.ratio(name, BARE_EPOLL)),
     ];

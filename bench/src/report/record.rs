@@ -99,6 +99,11 @@ pub struct Line {
     pub name: String,
     /// What is counted.
     pub operation: String,
+    /// What it took: some workloads take more than the usual rounds and slices.
+    #[serde(default)]
+    pub rounds: u32,
+    #[serde(default)]
+    pub slice_ms: u64,
     pub load_average: f64,
     /// One for each round: a cache line from processor to processor and back.
     #[serde(default)]
@@ -135,6 +140,9 @@ pub struct Cell {
     /// The same for the loader.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loader_waited_ns: Vec<u64>,
+    /// Processor time of the loader.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loader_cpu_ns: Vec<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Tail>,
     /// Of an open loop: the share of the messages that the loader itself sent late.
@@ -245,6 +253,8 @@ impl Line {
             workload: outcome.workload.spec(),
             name: outcome.workload.to_string(),
             operation: outcome.workload.operation().into(),
+            rounds: outcome.effort.rounds,
+            slice_ms: outcome.effort.slice.as_millis() as u64,
             load_average: outcome.load_average,
             ping_pong_ns: outcome.ping_pong_ns.clone(),
             offered_per_s: outcome.offered,
@@ -290,6 +300,12 @@ impl Line {
         Spread::of(cell.cpu_ns.iter().zip(&cell.wall_ns).map(|(cpu, wall)| *cpu as f64 / *wall as f64))
     }
 
+    /// The same of the loader's, while it visited this server. In an open loop it never sleeps.
+    pub fn loader_busy(&self, name: &str) -> Option<Spread> {
+        let cell = self.cell(name)?;
+        Spread::of(cell.loader_cpu_ns.iter().zip(&cell.wall_ns).map(|(cpu, wall)| *cpu as f64 / *wall as f64))
+    }
+
     pub fn has_latency(&self) -> bool {
         self.servers.iter().any(|cell| cell.latency.is_some())
     }
@@ -326,6 +342,7 @@ impl Cell {
             wall_ns: slices.iter().map(|slice| slice.wall.as_nanos() as u64).collect(),
             server_waited_ns: slices.iter().map(|slice| slice.server_waited_ns).collect(),
             loader_waited_ns: slices.iter().map(|slice| slice.loader_waited_ns).collect(),
+            loader_cpu_ns: slices.iter().map(|slice| slice.loader_cpu_ns).collect(),
             latency: outcome.latency(server.name).map(|latency| Tail {
                 p50_us: latency.p50_us,
                 p99_us: latency.p99_us,
