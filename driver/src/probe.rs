@@ -133,11 +133,12 @@ const OTHER_FILES: (u64, u64) = (8, 4);
 pub fn connections_possible(kind: DriverKind, config: DriverConfig, shards: usize, detachable: bool) -> u64 {
     let shards = shards as u64;
     let files = crate::machine::open_files().soft.unwrap_or(u64::MAX);
-    let sockets = u64::from(config.sockets_max).min(files).saturating_sub(1).saturating_mul(shards);
+    // A listener is one of a driver's sockets.
+    let sockets = u64::from(config.sockets_max).saturating_sub(1).min(files).saturating_mul(shards);
     match kind {
         DriverKind::Sim | DriverKind::Relay | DriverKind::Pipes => u64::MAX,
         DriverKind::Iocp => sockets,
-        // Each ring has a table of its own, of as many places as the process may open files.
+        // Each ring has a table of its own, as long as that of the process; the listener is not in it.
         DriverKind::IoUring if !detachable => sockets,
         DriverKind::IoUring | DriverKind::Readiness => {
             let (process, each) = OTHER_FILES;

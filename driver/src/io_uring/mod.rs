@@ -135,6 +135,8 @@ impl IoUring {
         let sockets_max = config.sockets_max.clamp(1, tag::INDEX_MAX - 1);
         // The table may not have more slots than the process may open files.
         let slots = u64::from(sockets_max).min(files.unwrap_or(u64::MAX)) as u32;
+        // A listener is a place that needs no slot: with one of them, every slot can hold a session.
+        let places = sockets_max.min(slots.saturating_add(1));
         ring.submitter().register_files_sparse(slots)?;
         let buffers = Buffers::register(
             &ring.submitter(),
@@ -151,7 +153,7 @@ impl IoUring {
         });
         let mut driver = Self {
             ring,
-            sockets: Slab::new(slots),
+            sockets: Slab::new(places),
             accepting: Slab::new(tag::INDEX_MAX - 1),
             buffers,
             starved: VecDeque::new(),
@@ -161,7 +163,7 @@ impl IoUring {
             short_of_accepts: Vec::new(),
             posted: 0,
             retry_at: None,
-            places: slots,
+            places,
             checks: Checks::default(),
             ending: Ending::default(),
             files: Slab::new(FILES_MAX),
