@@ -94,6 +94,8 @@ fn line(workload: &str, operation: &str, us: f64) -> Line {
         workload: workload.into(),
         name: format!("{workload} in words"),
         operation: operation.into(),
+        rounds: ROUNDS as u32,
+        slice_ms: 100,
         load_average: 0.4,
         ping_pong_ns: vec![101.0, 99.0, 180.0],
         offered_per_s: workload.starts_with("open").then_some(123_456.0),

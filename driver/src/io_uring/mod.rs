@@ -133,10 +133,7 @@ impl IoUring {
         }
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let sockets_max = config.sockets_max.clamp(1, tag::INDEX_MAX - 1);
-        // The table may not have more slots than the process may open files.
-        let slots = u64::from(sockets_max).min(files.unwrap_or(u64::MAX)) as u32;
-        // A listener is a place that needs no slot: with one of them, every slot can hold a session.
-        let places = sockets_max.min(slots.saturating_add(1));
+        let (slots, places) = table(sockets_max, files.unwrap_or(u64::MAX));
         ring.submitter().register_files_sparse(slots)?;
         let buffers = Buffers::register(
             &ring.submitter(),
@@ -547,6 +544,13 @@ enum Sleep {
 }
 
 /// How a receive ends when a check has found its end.
+/// How long the table of sockets is, which may not be longer than that of the process, and how many sockets the driver
+/// takes. A listener is a socket that needs no slot of the table: with one of them, every slot can hold a session.
+fn table(sockets_max: u32, open_files_max: u64) -> (u32, u32) {
+    let slots = u64::from(sockets_max).min(open_files_max) as u32;
+    (slots, sockets_max.min(slots.saturating_add(1)))
+}
+
 fn ended(end: Result<(), Fault>) -> Received {
     match end {
         Ok(()) => Received::EndOfStream,
@@ -705,5 +709,17 @@ impl Driver for IoUring {
 
     fn leases_out(&self) -> usize {
         self.buffers.leases_out()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn a_listener_takes_no_slot_from_a_session() {
+        assert_eq!(table(100_016, 20_000), (20_000, 20_001));
+        assert_eq!(table(64, 20_000), (64, 64), "no more sockets than were asked for");
+        assert_eq!(table(64, u64::MAX), (64, 64));
     }
 }
