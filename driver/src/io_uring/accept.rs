@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyport_core::{Fault, FaultKind, SlabKey};
-use io_uring::{opcode, types};
+use io_uring::{cqueue, opcode, types};
 use rustix::io::Errno;
 
 use super::{
-    CANCELLED, INVALID, IoUring, outcome,
+    CANCELLED, INVALID, IoUring, accept_flags, outcome,
     sockaddr::RawAddress,
-    socket::{Connecting, Descriptor, Socket, close_direct},
+    socket::{Connecting, Descriptor, Line, Socket, close_direct},
     tag::Tag,
 };
 use crate::{
@@ -23,15 +23,28 @@ use crate::{
     unix::{errno, socket as unix_socket},
 };
 
+/// Most accepts for those who stand in a queue already, in one turn.
+const AT_ONCE_MAX: usize = 256;
+
 /// One posted accept: the kernel writes the peer's address here.
 pub(super) struct Accepting {
     listener: SocketKey,
     peer: RawAddress,
+    accepts: Accepts,
+}
+
+/// Whom an accept is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accepts {
+    /// It waits until somebody comes.
+    Whoever,
+    /// Somebody who stands in the queue already, if he still does.
+    AtOnce,
 }
 
 impl Accepting {
     pub(super) fn new(listener: SocketKey) -> Self {
-        Self { listener, peer: RawAddress::empty() }
+        Self { listener, peer: RawAddress::empty(), accepts: Accepts::Whoever }
     }
 }
 
@@ -49,16 +62,60 @@ impl IoUring {
         }
     }
 
-    fn post_accept(&mut self, listener: SocketKey) {
-        let accepting = Box::new(Accepting::new(listener));
-        let slot = self.accepting.insert(accepting).ok().expect("as many slots as user data can name");
-        self.push_accept(slot);
+    /// Posts the accepts that a listener lacks, as far as there are places.
+    ///
+    /// Where accepts can wait, one waits for whoever comes. When it has found more than its own in the queue, as many as
+    /// stand there are accepted at once. If many waited, those that are posted while somebody stands in the queue would be
+    /// tried beside those that were woken for him: one in two was in vain, and made a socket for nothing.
+    fn post_accepts(&mut self, key: SocketKey) {
+        let places = (self.places as usize).saturating_sub(self.sockets.len() + self.posted);
+        let Some(socket) = self.sockets.get_mut(key.0).filter(|socket| !socket.closing) else { return };
+        let Descriptor::Plain(fd) = &socket.descriptor else {
+            unreachable!("listeners are plain descriptors")
+        };
+        let Some(listening) = socket.listening.as_mut() else { return };
+        let (waiting, at_once) = match &mut listening.line {
+            Line::Unknown => (listening.posting.lacking(), 0),
+            Line::Known { watched: true, .. } => (0, 0),
+            Line::Known { crowded, .. } => (1, if std::mem::take(crowded) { length_of_queue(fd) } else { 0 }),
+        };
+        for _ in 0..at_once.min(places.saturating_sub(waiting)) {
+            self.post_accept(key, Accepts::AtOnce);
+        }
+        // Behind them, so that it does not find whom they are for.
+        for _ in 0..waiting.min(places) {
+            self.post_accept(key, Accepts::Whoever);
+        }
+        if waiting > places {
+            self.run_short(key);
+        }
+    }
+
+    /// Posts accepts for the listeners that have used theirs.
+    pub(super) fn replace_accepts(&mut self) {
+        while let Some(key) = self.used_accepts.pop() {
+            let listening = self.sockets.get(key.0).and_then(|socket| socket.listening.as_ref());
+            if listening.is_some_and(|listening| listening.posting.rests_until().is_none()) {
+                self.post_accepts(key);
+            }
+        }
+    }
+
+    fn post_accept(&mut self, key: SocketKey, accepts: Accepts) {
+        let listener = self.sockets.get_mut(key.0).expect("looked up by the caller");
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        let slot = listening.resting.pop().unwrap_or_else(|| {
+            let accepting = Box::new(Accepting::new(key));
+            self.accepting.insert(accepting).ok().expect("as many slots as user data can name")
+        });
+        self.push_accept(slot, accepts);
     }
 
     /// Hands one accept to the kernel.
-    fn push_accept(&mut self, slot: SlabKey) {
+    fn push_accept(&mut self, slot: SlabKey, accepts: Accepts) {
         let accepting = self.accepting.get_mut(slot).expect("the accept is there until its listener closes");
         accepting.peer.reset();
+        accepting.accepts = accepts;
         let (address, len) = ((&raw mut accepting.peer.storage).cast(), &raw mut accepting.peer.len);
         let listener = self.sockets.get_mut(accepting.listener.0).expect("a listener outlives its accepts");
         let Descriptor::Plain(fd) = &listener.descriptor else {
@@ -72,6 +129,14 @@ impl IoUring {
             accept.file_index(Some(types::DestinationSlot::auto_target()))
         };
         let entry = accept.build().user_data(Tag::Accept.with(slot));
+        let entry = match (&mut listening.line, accepts) {
+            (Line::Unknown, _) => entry,
+            (Line::Known { .. }, Accepts::AtOnce) => accept_flags::at_once(entry),
+            (Line::Known { watched, .. }, Accepts::Whoever) => {
+                *watched = true;
+                accept_flags::wait_first(entry)
+            }
+        };
         listening.posting.posted += 1;
         self.posted += 1;
         // SAFETY: address and length lie in a box of the slab that is removed only after this accept's
@@ -79,10 +144,10 @@ impl IoUring {
         unsafe { self.ring.push(&entry) };
     }
 
-    pub(super) fn accepted(&mut self, slot: SlabKey, result: i32, out: &mut Vec<Completion>) {
-        let result = outcome(result);
+    pub(super) fn accepted(&mut self, slot: SlabKey, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
+        let result = outcome(entry.result());
         let accepting = self.accepting.get_mut(slot).expect("an accept completed that was posted");
-        let (key, peer) = (accepting.listener, accepting.peer.peer());
+        let (key, peer, accepts) = (accepting.listener, accepting.peer.peer(), accepting.accepts);
         let listener = self.sockets.get_mut(key.0).expect("a listener outlives its accepts");
         let closing = listener.closing;
         let listening = listener.listening.as_mut().expect("it is a listener");
@@ -90,6 +155,10 @@ impl IoUring {
         self.posted -= 1;
         let token = listening.posting.token.expect("accepts are posted for a submitted accept");
         let detachable = listening.detachable;
+        if let (Line::Known { watched, crowded }, Accepts::Whoever) = (&mut listening.line, accepts) {
+            *watched = false;
+            *crowded = cqueue::sock_nonempty(entry.flags());
+        }
         let shortage = match result {
             Ok(number) if detachable => {
                 // SAFETY: the kernel has just made this descriptor for us.
@@ -107,18 +176,19 @@ impl IoUring {
             self.accepting.remove(slot);
             return self.finish_close(key);
         }
+        let listener = self.sockets.get_mut(key.0).expect("taking in takes none away");
+        let listening = listener.listening.as_mut().expect("it is a listener");
+        listening.resting.push(slot);
         if let Some(fault) = shortage {
-            self.accepting.remove(slot);
             return self.back_off(key, fault, out);
         }
         if result.is_ok() {
-            self.end_back_off(key);
+            listening.posting.went_well();
         }
-        if self.has_place() {
-            self.push_accept(slot);
-        } else {
-            self.accepting.remove(slot);
-            self.run_short(key);
+        // Whoever rests is on the other list.
+        let used = accepts == Accepts::Whoever && listening.posting.rests_until().is_none();
+        if used && !self.used_accepts.contains(&key) {
+            self.used_accepts.push(key);
         }
     }
 
@@ -146,11 +216,6 @@ impl IoUring {
         }
     }
 
-    /// True if one more socket could be taken in, counting those that are on their way.
-    fn has_place(&self) -> bool {
-        self.sockets.len() + self.posted < self.places as usize
-    }
-
     fn note_short(&mut self, key: SocketKey) -> &mut Posting {
         if !self.short_of_accepts.contains(&key) {
             self.short_of_accepts.push(key);
@@ -175,12 +240,6 @@ impl IoUring {
         }
         let until = posting.rests_until();
         self.retry_at = [self.retry_at, until].into_iter().flatten().min();
-    }
-
-    fn end_back_off(&mut self, key: SocketKey) {
-        if let Some(listening) = self.sockets.get_mut(key.0).and_then(|socket| socket.listening.as_mut()) {
-            listening.posting.went_well();
-        }
     }
 
     /// Posts accepts again for listeners whose time has come.
@@ -211,14 +270,7 @@ impl IoUring {
                 continue;
             }
             posting.take_up();
-            let lacking = posting.lacking();
-            for _ in 0..lacking {
-                if !self.has_place() {
-                    self.run_short(key);
-                    break;
-                }
-                self.post_accept(key);
-            }
+            self.post_accepts(key);
         }
     }
 
@@ -294,5 +346,45 @@ impl IoUring {
                 return Ok(unsafe { OwnedFd::from_raw_fd(number.cast_signed()) });
             }
         }
+    }
+}
+
+/// How many stand in the queue of a listener, of those that can be accepted in one turn. None if the system does not say.
+fn length_of_queue(listener: &OwnedFd) -> usize {
+    /// The front of `struct tcp_info`: of a listener, the last of these is the length of its queue.
+    const WORDS: usize = 7;
+    let mut info = [0_u32; WORDS];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    let (fd, at) = (listener.as_raw_fd(), info.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `len` bytes, which is what is there.
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &raw mut len) };
+    if result == 0 { (info[WORDS - 1] as usize).min(AT_ONCE_MAX) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_queue_is_how_many_stand_in_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let descriptor = OwnedFd::from(listener.try_clone().unwrap());
+        assert_eq!(length_of_queue(&descriptor), 0);
+        let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        // The last packet of a handshake may be on its way still.
+        for _ in 0..10_000_000 {
+            if length_of_queue(&descriptor) == clients.len() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(length_of_queue(&descriptor), 3);
+        listener.accept().unwrap();
+        assert_eq!(length_of_queue(&descriptor), 2);
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(length_of_queue(&OwnedFd::from(one)), 0, "nobody knows");
     }
 }

@@ -5,9 +5,9 @@
 //! does not count them. Receiving is one multishot operation a socket that takes a buffer from a shared ring
 //! only when data is there.
 //!
-//! Accepting is several one-shot accepts posted ahead, as AcceptEx servers do, and not one multishot accept:
-//! the kernel reports the peer's address only to one-shot ones, and a socket in the ring's table cannot be
-//! asked for it afterwards.
+//! Accepting is one-shot accepts posted ahead, as AcceptEx servers do, and not one multishot accept: the kernel
+//! reports the peer's address only to one-shot ones, and a socket in the ring's table cannot be asked for it
+//! afterwards. From 6.10 on one of them waits, and brings as many more with it as stand in the queue (`accept`).
 //!
 //! | file | what |
 //! |---|---|
@@ -17,6 +17,7 @@
 //! | `guarded` | their memory in builds with guard pages (`docs/guard-pages.md`) |
 //! | `socket` | what is kept of a socket, and the operations on it |
 //! | `accept` | accepting and connecting |
+//! | `accept_flags` | accepts that wait first, and such as do not wait |
 //! | `file` | appending to files |
 //! | `again` | cancelling again what a cancel missed |
 //! | `check` | finding the resets that the kernel's receive misses |
@@ -26,6 +27,7 @@
 #![allow(unsafe_code, reason = "entries and buffers are shared with the kernel; each block says why it may")]
 
 mod accept;
+mod accept_flags;
 mod again;
 mod buffers;
 mod check;
@@ -62,7 +64,7 @@ use self::{
     check::Checks,
     file::RingFile,
     ring::Ring,
-    socket::{Descriptor, Listening, Receiving, Shutdown, Socket},
+    socket::{Descriptor, Line, Listening, Receiving, Shutdown, Socket},
     tag::Tag,
 };
 use crate::{
@@ -100,13 +102,17 @@ pub struct IoUring {
     queued: VecDeque<Completion>,
     /// Kernel completions being translated.
     scratch: Vec<cqueue::Entry>,
-    /// Listeners that have fewer accepts posted than they want.
+    /// Listeners of which accepts have completed.
+    used_accepts: Vec<SocketKey>,
+    /// Listeners that have fewer accepts posted than they want, for lack of something.
     short_of_accepts: Vec<SocketKey>,
     /// When the first of those that back off tries again.
     retry_at: Option<Instant>,
     /// Accepts that the kernel has, over all listeners: each will need a place.
     posted: usize,
     places: u32,
+    /// Accepts can wait before they are tried (6.10).
+    accepts_wait_first: bool,
     checks: Checks,
     ending: Ending,
     files: Slab<Box<RingFile>>,
@@ -148,6 +154,7 @@ impl IoUring {
             rustix::io::write(&*signal, &1_u64.to_ne_bytes())?;
             Ok(())
         });
+        let accepts_wait_first = ring.has_accepts_that_wait_first();
         let mut driver = Self {
             ring,
             sockets: Slab::new(places),
@@ -157,10 +164,12 @@ impl IoUring {
             ran_out: false,
             queued: VecDeque::new(),
             scratch: Vec::new(),
+            used_accepts: Vec::new(),
             short_of_accepts: Vec::new(),
             posted: 0,
             retry_at: None,
             places,
+            accepts_wait_first,
             checks: Checks::default(),
             ending: Ending::default(),
             files: Slab::new(FILES_MAX),
@@ -294,8 +303,13 @@ impl IoUring {
             // is free.
             unsafe { self.ring.push_unowed(&socket::close_direct(slot)) };
         }
-        if let Some(token) = socket.listening.and_then(|listening| listening.posting.token) {
-            self.queue(token, Outcome::AcceptEnded(Fault::of(FaultKind::Cancelled)));
+        if let Some(listening) = socket.listening {
+            for slot in listening.resting {
+                self.accepting.remove(slot);
+            }
+            if let Some(token) = listening.posting.token {
+                self.queue(token, Outcome::AcceptEnded(Fault::of(FaultKind::Cancelled)));
+            }
         }
         self.queue(socket.close_token, Outcome::Closed(Ok(())));
         // A place is free now: listeners that ran short try again.
@@ -353,7 +367,7 @@ impl IoUring {
             Tag::Send => self.sent(SocketKey(key), entry.result(), out),
             Tag::Check => self.checked(SocketKey(key), entry.result()),
             Tag::Shutdown => self.shut_down(SocketKey(key), entry.result(), out),
-            Tag::Accept => self.accepted(key, entry.result(), out),
+            Tag::Accept => self.accepted(key, entry, out),
             Tag::Connect => self.connected(SocketKey(key), entry.result(), out),
             Tag::Wake if !more => self.watch_wakes(),
             Tag::Wake | Tag::Ignored => {}
@@ -574,7 +588,14 @@ impl Driver for IoUring {
     fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<(SocketKey, Address)> {
         let unix_socket::Listening { socket, bound, file } =
             unix_socket::listen(address, options, unix_socket::Mode::Blocking)?;
-        let listening = Listening { posting: Posting::new(), detachable: options.detachable, file };
+        // Of Unix sockets the kernel does not say whether more wait.
+        let line = if self.accepts_wait_first && matches!(bound, Address::Ip(_)) {
+            Line::Known { watched: false, crowded: false }
+        } else {
+            Line::Unknown
+        };
+        let (posting, resting) = (Posting::new(), Vec::new());
+        let listening = Listening { posting, line, resting, detachable: options.detachable, file };
         let socket = Socket::new(Descriptor::Plain(socket), Some(Box::new(listening)));
         match self.sockets.insert(socket) {
             Ok(key) => Ok((SocketKey(key), bound)),
@@ -631,6 +652,7 @@ impl Driver for IoUring {
         let before = completions.len();
         let mut deadline = None;
         loop {
+            self.replace_accepts();
             self.retry_accepts();
             self.check_quiet_sockets();
             self.cancel_again();

@@ -50,6 +50,11 @@ impl Ring {
         self.uring.params().is_feature_ext_arg() && self.uring.params().is_feature_nodrop()
     }
 
+    /// True if the kernel knows accepts that wait before they are tried: they came with bundles (6.10).
+    pub(super) fn has_accepts_that_wait_first(&self) -> bool {
+        self.uring.params().is_feature_recvsend_bundle()
+    }
+
     /// Operations whose terminal completion the kernel still owes.
     pub(super) fn owed(&self) -> usize {
         self.owed

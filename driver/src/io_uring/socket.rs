@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyport_core::{Fault, SendBatch};
+use anyport_core::{Fault, SendBatch, SlabKey};
 use io_uring::{opcode, squeue, types};
 
 use super::{buffers, sockaddr::RawAddress, tag::Tag};
@@ -71,11 +71,27 @@ pub(super) struct Gather {
 /// A listener's part.
 pub(super) struct Listening {
     pub(super) posting: Posting,
+    pub(super) line: Line,
+    /// Places of accepts that are not posted.
+    pub(super) resting: Vec<SlabKey>,
     /// Accepted sockets are plain descriptors, which can leave the driver.
     pub(super) detachable: bool,
     /// The file that goes with it, if it is a Unix socket.
     #[expect(dead_code, reason = "it does its work when it is dropped")]
     pub(super) file: Option<SocketFile>,
+}
+
+/// What is known of those who wait to be accepted.
+pub(super) enum Line {
+    /// Nothing: the kernel does not say whether there are more, or cannot let an accept wait. Several are posted.
+    Unknown,
+    /// One accept waits for them.
+    Known {
+        /// It does.
+        watched: bool,
+        /// It found more than its own.
+        crowded: bool,
+    },
 }
 
 /// What a socket from `open` is, until it is connected.
