@@ -291,7 +291,7 @@ impl Readiness {
             self.finished.push(send, Outcome::Sent(batch, Err(cancelled)));
         }
         if let Some(shutdown) = socket.shutdown {
-            self.finished.push(shutdown, Outcome::ShutDown(Err(cancelled)));
+            self.finished.push(*shutdown, Outcome::ShutDown(Err(cancelled)));
         }
         // The file of a Unix socket goes before its listener: see `unix/local.rs`.
         drop(socket.role);

@@ -77,8 +77,8 @@ pub(super) struct Socket {
     pub(super) receive: Option<Token>,
     /// The send in flight: the system took not all of it yet.
     pub(super) send: Option<(Token, Box<SendBatch>)>,
-    /// A shut-down that waits for the send.
-    pub(super) shutdown: Option<Token>,
+    /// A shut-down that waits for the send. Rare: boxed.
+    pub(super) shutdown: Option<Box<Token>>,
     /// When the last receive's end is out.
     pub(super) receive_ends: Ticket,
     /// When the last send's end is out.
@@ -86,6 +86,10 @@ pub(super) struct Socket {
     /// When the last shut-down's end is out.
     pub(super) shutdown_ends: Ticket,
 }
+
+/// Each idle session pays for it; `docs/measurements.md` says what one takes in all.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Socket>() <= 96, "what is rare goes in a box");
 
 impl Socket {
     /// A socket of which no edge was seen yet.

@@ -237,7 +237,7 @@ impl Readiness {
                     && self.finished.is_out(socket.shutdown_ends) =>
             {
                 socket.movable = false;
-                socket.shutdown = Some(token);
+                socket.shutdown = Some(Box::new(token));
                 if socket.send.is_none() {
                     self.shut_down_after_send(key);
                 }
@@ -254,7 +254,7 @@ impl Readiness {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if let Some(token) = socket.shutdown.take() {
             let result = net::shutdown(&socket.fd, Shutdown::Write).map_err(fault);
-            socket.shutdown_ends = self.finished.push(token, Outcome::ShutDown(result));
+            socket.shutdown_ends = self.finished.push(*token, Outcome::ShutDown(result));
         }
     }
 }
