@@ -199,7 +199,11 @@ pub fn measure(
     let (servers, small): (Vec<_>, Vec<_>) =
         servers.partition(|server| u64::from(workload.connections()) <= server.sessions_max(descriptors_max));
     outcome.left_out.extend(small.into_iter().map(|server| {
-        let reason = format!("a process may open only {descriptors_max} descriptors here (see `ulimit -n`)");
+        let reason = if server.has_many_threads() {
+            format!("it has a thread for each session, here at most {}", server.sessions_max(descriptors_max))
+        } else {
+            format!("a process may open only {descriptors_max} descriptors here (see `ulimit -n`)")
+        };
         (server, reason)
     }));
     let servers = (0..).zip(servers);
