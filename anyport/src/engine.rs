@@ -183,6 +183,14 @@ impl Engine {
         Ok(self)
     }
 
+    /// Asks for receive memory of huge pages (2 MiB), on io_uring: see [`DriverConfig::huge_pages`], which this sets, and
+    /// docs/placement.md for what it gained: nothing that was measured. If there are none, a warning says why, and memory is
+    /// as without it.
+    pub fn huge_pages(mut self, huge_pages: bool) -> Self {
+        self.config.huge_pages = huge_pages;
+        self
+    }
+
     /// Binds each shard to a processor of those allowed to the process, and logic threads to what is left: one for each
     /// core first, node of memory by node, as `anyport doctor` shows (docs/placement.md). What a shard uses is
     /// allocated by its own thread, on its own node therefore. Where the system does not bind threads, this does nothing,
@@ -377,6 +385,11 @@ impl Engine {
         let chosen = probe::choose(self.choice, self.config).map_err(Error::Driver)?;
         log::info!("driver {}: {}", chosen.kind, chosen.reason);
         let spread = self.spread_with(chosen.kind)?;
+        if self.config.huge_pages
+            && let Some(why) = machine::huge_pages_missing(chosen.kind)
+        {
+            log::warn!("huge pages were asked for, and there are none: {why}");
+        }
         log::debug!("open files: {open_files:?}");
         let seed = any_number();
         let (templates, mut logic) = self.place(seed);

@@ -4,6 +4,8 @@ use std::io;
 #[cfg(windows)]
 use std::time::Duration;
 
+use crate::probe::DriverKind;
+
 /// The limit on open files of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenFiles {
@@ -133,6 +135,24 @@ fn count() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Why [`DriverConfig::huge_pages`](crate::DriverConfig::huge_pages) would give none with this driver, and what to do;
+/// `None` if it would.
+pub fn huge_pages_missing(driver: DriverKind) -> Option<&'static str> {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok();
+    huge_pages_missing_by(driver, setting.as_deref())
+}
+
+fn huge_pages_missing_by(driver: DriverKind, setting: Option<&str>) -> Option<&'static str> {
+    match setting {
+        _ if driver != DriverKind::IoUring => Some("only the io_uring driver asks for them"),
+        None => Some("the kernel was built without them"),
+        Some(setting) if setting.contains("[never]") => {
+            Some("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled")
+        }
+        Some(_) => None,
+    }
+}
+
 /// Name and release of the operating system.
 #[cfg(unix)]
 pub fn system() -> String {
@@ -194,10 +214,21 @@ pub fn io_uring_disabled() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
-#[cfg(all(test, target_os = "linux", not(loom)))]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
+    #[test]
+    fn why_there_are_no_huge_pages_is_told() {
+        let missing = |setting| huge_pages_missing_by(DriverKind::IoUring, setting);
+        assert_eq!(missing(Some("always [madvise] never\n")), None);
+        assert_eq!(missing(Some("[always] madvise never\n")), None);
+        assert!(missing(Some("always madvise [never]\n")).unwrap().contains("echo madvise >"));
+        assert!(missing(None).unwrap().contains("without them"));
+        assert!(huge_pages_missing_by(DriverKind::Readiness, Some("[always] madvise never")).is_some());
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_thread_that_is_bound_knows_where_others_may_run() {
         let on_its_own = || {

@@ -228,6 +228,10 @@ pub struct DriverConfig {
     /// time that sleeping and waking take. Zero, the default, sleeps at once; at most
     /// [`SPIN_MAX`](Self::SPIN_MAX), which is taken for what is above. Without effect in simulations.
     pub spin: Duration,
+    /// Asks for receive memory of huge pages, which is resident from the first byte on, in pieces of 2 MiB. Default
+    /// false. io_uring only, and only where the system gives them
+    /// ([`machine::huge_pages_missing`](crate::machine::huge_pages_missing) says why not): elsewhere memory is as without it.
+    pub huge_pages: bool,
 }
 
 impl DriverConfig {
@@ -237,6 +241,7 @@ impl DriverConfig {
         receive_memory_bytes: 4 << 20,
         receive_buffer_bytes: 64 << 10,
         spin: Duration::ZERO,
+        huge_pages: false,
     };
 
     /// Longest [`spin`](Self::spin): beyond it, sleeping costs nothing that matters.

@@ -55,6 +55,7 @@ pub fn examine() -> Report {
     findings.extend(io_uring());
     #[cfg(unix)]
     findings.push(open_files(driver));
+    findings.extend(huge_pages(driver));
     findings.extend(advice::advise(&Facts::gather()));
     #[cfg(windows)]
     findings.extend(windows());
@@ -83,6 +84,12 @@ fn processors(topology: &Topology) -> Finding {
 fn pins(topology: &Topology) -> Finding {
     let shards = topology.place(topology.processors().len(), 0, 0).shards;
     good("--pin", format!("would bind shards to processors {}", topology::list(&shards)))
+}
+
+/// Said only where they would be asked for in vain.
+fn huge_pages(driver: DriverKind) -> Option<Finding> {
+    let missing = machine::huge_pages_missing(driver).filter(|_| driver == DriverKind::IoUring)?;
+    Some(good("huge pages", format!("none, should --huge-pages ask for them: {missing}")))
 }
 
 #[cfg(target_os = "linux")]

@@ -36,8 +36,8 @@ Think times (--think MIN..MAX): each connection has a message due at random inte
 seconds, the same ones for the same --seed. As in the open loop, a message is due whether the last one came
 back or not, and its latency counts from then: a server that stalls is charged for all that it kept waiting.
 
---spawn starts the server in a process of its own, with the same --codec, --driver, --pin and --spin-us,
-one shard for each processor that the loader leaves (at least one), and drains it at the end.
+--spawn starts the server in a process of its own, with the same --codec, --driver, --pin, --spin-us and
+--huge-pages, one shard for each processor that the loader leaves (at least one), and drains it at the end.
 
 Above 20000 connections one address of the server has too few ports: --spawn takes as many of 127.0.0.1,
 127.0.0.2, ... as it needs; a server of yours listens on 0.0.0.0 and is given by several --addr.

@@ -75,6 +75,9 @@ pub(crate) struct Common {
     /// at once
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = in_range(0..=SPIN_MAX_US))]
     pub(crate) spin_us: u64,
+    /// Asks for receive memory of huge pages (io-uring)
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
 }
 
 impl Common {

@@ -113,7 +113,8 @@ pub(crate) fn run_knowing<L: Loader>(
         .shards(threads)?
         .driver(run.loading.common.driver.into())
         .driver_config(driver_config(run.connections))
-        .spin(run.loading.common.spin())?;
+        .spin(run.loading.common.spin())?
+        .huge_pages(run.loading.common.huge_pages);
     if run.loading.common.pin {
         engine = engine.pin_shards_from(processors().saturating_sub(threads));
     }

@@ -186,6 +186,9 @@ fn set_common(arguments: &mut Vec<String>, common: Common) {
     if common.pin {
         arguments.push("--pin".to_owned());
     }
+    if common.huge_pages {
+        arguments.push("--huge-pages".to_owned());
+    }
     if common.spin_us > 0 {
         arguments.extend(["--spin-us".to_owned(), common.spin_us.to_string()]);
     }

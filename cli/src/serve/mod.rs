@@ -73,6 +73,7 @@ fn run<H: Handler>(
         .driver(hosting.common.driver.into())
         .driver_config(driver_config(hosting.sessions_max.unwrap_or(SESSIONS_MAX)))
         .spin(hosting.common.spin())?
+        .huge_pages(hosting.common.huge_pages)
         .pin_shards(hosting.common.pin)
         .spread(service.spread);
     if let Some(shards) = service.shards {

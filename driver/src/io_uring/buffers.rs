@@ -62,13 +62,14 @@ impl Buffers {
         instance: u32,
         memory_bytes: usize,
         buffer_bytes: usize,
+        huge_pages: bool,
     ) -> io::Result<Self> {
         let buffer_bytes = buffer_bytes.clamp(1, 1 << 30);
         let count = (memory_bytes / buffer_bytes).clamp(1, BUFFERS_MAX);
         // The kernel wants a power of two.
         let count = 1 << count.ilog2();
         let entries = Mapping::new(count * size_of::<BufRingEntry>())?;
-        let memory = Memory::new(count, buffer_bytes)?;
+        let memory = Memory::new(count, buffer_bytes, huge_pages)?;
         let register = |flags| {
             let address = entries.at.as_ptr() as u64;
             // SAFETY: the entries' mapping is page aligned, zeroed and large enough, and lives until the ring

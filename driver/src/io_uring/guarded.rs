@@ -45,7 +45,7 @@ pub(super) struct Memory {
 
 impl Memory {
     #[expect(clippy::unnecessary_wraps, reason = "a mapping can fail, and this stands in its place")]
-    pub(super) fn new(count: usize, buffer_bytes: usize) -> io::Result<Self> {
+    pub(super) fn new(count: usize, buffer_bytes: usize, _huge_pages: bool) -> io::Result<Self> {
         let mut buffers: Vec<_> = (0..count).map(|_| vec![0; buffer_bytes]).collect();
         let begins = buffers.iter_mut().map(begin).collect();
         Ok(Self { buffers, begins })

@@ -2,9 +2,16 @@
 
 use std::{io, ptr::NonNull};
 
+/// What a huge page is aligned to: its size on all common systems.
+#[cfg(not(guard_pages))]
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Anonymous memory; untouched pages cost nothing.
 pub(super) struct Mapping {
     pub(super) at: NonNull<u8>,
+    /// Bytes before `at` that are of the mapping, and unused.
+    before: usize,
+    /// Bytes of the whole mapping; none if it was given up.
     len: usize,
 }
 
@@ -24,7 +31,20 @@ impl Mapping {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { at: NonNull::new(at.cast()).expect("the kernel maps nothing at 0"), len })
+        Ok(Self { at: NonNull::new(at.cast()).expect("the kernel maps nothing at 0"), before: 0, len })
+    }
+
+    /// Memory for which the kernel is asked for huge pages. It may have none: then it is as any other.
+    #[cfg(not(guard_pages))]
+    fn of_huge_pages(len: usize) -> io::Result<Self> {
+        let len = len.next_multiple_of(HUGE_PAGE);
+        let mut mapping = Self::new(len + HUGE_PAGE)?;
+        mapping.before = mapping.at.addr().get().next_multiple_of(HUGE_PAGE) - mapping.at.addr().get();
+        // SAFETY: fewer bytes than one huge page, by which the mapping is longer than asked for.
+        mapping.at = unsafe { mapping.at.add(mapping.before) };
+        // SAFETY: `len` bytes from `at` on are of our own mapping; the advice changes no byte of them.
+        unsafe { libc::madvise(mapping.at.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        Ok(mapping)
     }
 
     /// Gives the memory up for good: it is never unmapped.
@@ -38,9 +58,11 @@ impl Drop for Mapping {
         if self.len == 0 {
             return;
         }
-        // SAFETY: `at` and `len` are those of our own mapping; the owner drops it only after the kernel and
+        // SAFETY: `at` is so many bytes behind the mapping's begin.
+        let begin = unsafe { self.at.sub(self.before) };
+        // SAFETY: `begin` and `len` are those of our own mapping; the owner drops it only after the kernel and
         // every lease have let go.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+        unsafe { libc::munmap(begin.as_ptr().cast(), self.len) };
     }
 }
 
@@ -53,8 +75,10 @@ pub(super) struct Memory {
 
 #[cfg(not(guard_pages))]
 impl Memory {
-    pub(super) fn new(count: usize, buffer_bytes: usize) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(count * buffer_bytes)?, buffer_bytes: buffer_bytes as u32 })
+    pub(super) fn new(count: usize, buffer_bytes: usize, huge_pages: bool) -> io::Result<Self> {
+        let len = count * buffer_bytes;
+        let mapping = if huge_pages { Mapping::of_huge_pages(len)? } else { Mapping::new(len)? };
+        Ok(Self { mapping, buffer_bytes: buffer_bytes as u32 })
     }
 
     /// Where a byte of a buffer lies.
@@ -67,5 +91,27 @@ impl Memory {
     /// Gives the memory up for good.
     pub(super) fn leak(&mut self) {
         self.mapping.leak();
+    }
+}
+
+#[cfg(all(test, not(guard_pages)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_huge_pages_is_aligned_and_all_of_it_can_be_written() {
+        for (count, bytes) in [(1, 1), (64, 64 << 10), (3, (1 << 20) + 1)] {
+            let memory = Memory::new(count, bytes, true).unwrap();
+            assert_eq!(memory.at(0, 0).addr().get() % HUGE_PAGE, 0);
+            for buffer in 0..count {
+                for offset in [0, bytes - 1] {
+                    let at = memory.at(buffer, offset as u32);
+                    // SAFETY: a byte of the mapping, which nobody else knows.
+                    unsafe { at.write(buffer as u8) };
+                    // SAFETY: the same byte.
+                    assert_eq!(unsafe { at.read() }, buffer as u8);
+                }
+            }
+        }
     }
 }

@@ -146,6 +146,7 @@ impl IoUring {
             next_instance(),
             config.receive_memory_bytes,
             config.receive_buffer_bytes,
+            config.huge_pages,
         )?;
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let event = Arc::new(event);

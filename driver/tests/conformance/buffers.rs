@@ -230,6 +230,15 @@ pub(crate) fn s04_large_buffers_carry_large_pieces<W: World>(seed: u64) {
     bed.receive_from(receive, &mut client, &bytes);
 }
 
+pub(crate) fn s04_huge_pages_or_none_carry_every_byte<W: World>(seed: u64) {
+    let config = DriverConfig { huge_pages: true, receive_memory_bytes: 4 << 20, ..CONFIG };
+    let mut bed = Bed::<W>::with(seed, config);
+    let (socket, mut client) = bed.pair();
+    let receive = bed.receive(socket);
+    let bytes = pattern(seed, 4 << 20);
+    bed.receive_from(receive, &mut client, &bytes);
+}
+
 pub(crate) fn s04_small_buffers_carry_small_pieces<W: World>(seed: u64) {
     let config = DriverConfig { receive_memory_bytes: 8 << 10, receive_buffer_bytes: 256, ..CONFIG };
     let mut bed = Bed::<W>::with(seed, config);

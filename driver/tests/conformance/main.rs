@@ -135,6 +135,7 @@ macro_rules! suite {
                     s04_a_lease_outlives_its_socket,
                     s04_large_buffers_carry_large_pieces,
                     s04_small_buffers_carry_small_pieces,
+                    s04_huge_pages_or_none_carry_every_byte,
                     s06_a_receive_that_ran_dry_can_be_cancelled,
                     s06_receives_that_ran_dry_and_were_cancelled_take_nobodys_turn,
                     s04_quiet_sockets_that_found_no_buffer_keep_nobody_waiting,
