@@ -131,6 +131,7 @@ fn cell(name: &str, workload: &str, us: f64, ratio: f64) -> Cell {
     cell.cpu_ns =
         (0..ROUNDS).map(|round| (us * 1000.0 * ratio * wobble(round) * operations as f64) as u64).collect();
     cell.wall_ns = vec![100_000_000; ROUNDS as usize];
+    cell.loader_cpu_ns = vec![90_000_000; ROUNDS as usize];
     cell.server_waited_ns = vec![10_000; ROUNDS as usize];
     cell.loader_waited_ns = vec![10_000; ROUNDS as usize];
     if workload.starts_with("open") {

@@ -175,7 +175,12 @@ pub fn throughput(record: &Record) -> Option<String> {
                 let rate_now = rate(line.rate(name)?.median);
                 let busy = line.busy(name)?.median;
                 let capacity = rate(1e6 / line.cpu_us(name)?.median);
-                Some(format!("{rate_now}<br><sub>busy {}, capacity {capacity}</sub>", percent(busy)))
+                let loader = line.loader_busy(name).map_or("–".into(), |loader| percent(loader.median));
+                Some(format!(
+                    "{rate_now}<br><sub>busy {}, loader {}, capacity {capacity}</sub>",
+                    percent(busy),
+                    loader
+                ))
             };
             figures().unwrap_or_else(|| line.missing(name).unwrap_or("–").to_owned())
         };
@@ -189,7 +194,7 @@ pub fn throughput(record: &Record) -> Option<String> {
     }
     Some(format!(
         "## A busy server\n\nMessages a second that one loader drew (of a stream: MiB there and back); the share of the time for \
-         which the server's processor was busy with them; and the capacity of a whole processor, which is 1 divided by the time \
+         which the server's processor was busy with them, and that of the loader; and the capacity of a whole processor, which is 1 divided by the time \
          for a message. Where a server was not busy all the time, the loader or the network was the limit, and its rate says \
          little: compare capacities.\n\n{}",
         table(&headings, &rows)?

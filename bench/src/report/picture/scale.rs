@@ -10,6 +10,7 @@ use super::{
     canvas::{Canvas, MARGIN, Type, WIDTH, step},
     place,
 };
+use crate::stats::Spread;
 
 const HEIGHT: f64 = 470.0;
 const LEFT: f64 = MARGIN + 46.0;
@@ -46,7 +47,7 @@ pub fn scale(record: &Record) -> Option<String> {
     let lines = growth(record);
     let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
     let (fewest, most) = (points().map(|point| point.0).min()?, points().map(|point| point.0).max()?);
-    let highest = points().map(|point| point.1).fold(0.0, f64::max) * 1.05;
+    let highest = points().map(|point| point.1).fold(0.0, f64::max).min(cap(&lines)) * 1.05;
     let x = |connections: u32| {
         let share =
             (f64::from(connections) / f64::from(fewest)).ln() / (f64::from(most) / f64::from(fewest)).ln();
@@ -82,7 +83,9 @@ pub fn scale(record: &Record) -> Option<String> {
     };
     for (server, points) in ours_last(Class::Peer).chain(ours_last(Class::Ours)) {
         let width = if server.name == OURS { 3.5 } else { 1.8 };
-        let places: Vec<_> = points.iter().map(|(connections, us)| (x(*connections), y(*us))).collect();
+        // What lies higher than the picture reaches ends at its upper edge.
+        let places: Vec<_> =
+            points.iter().map(|(connections, us)| (x(*connections), y(us.min(highest)))).collect();
         canvas.curve(&places, &server.color, width);
         for (x, y) in &places {
             canvas.dot(*x, *y, if server.name == OURS { 4.0 } else { 2.6 }, &server.color);
@@ -90,7 +93,9 @@ pub fn scale(record: &Record) -> Option<String> {
         if let (Some(place), Some((connections, us))) = (places.last(), points.last()) {
             let figure = match *connections == most {
                 true => format!("{} µs", three_digits(*us)),
-                false => format!("up to {}", thousands(f64::from(*connections))),
+                false => {
+                    format!("{} µs at {}", three_digits(*us), thousands(f64::from(*connections)))
+                }
             };
             names.push((place.0, place.1, place.1, server, figure));
         }
@@ -104,7 +109,18 @@ pub fn scale(record: &Record) -> Option<String> {
         let class = if server.name == OURS { "ours" } else { "soft" };
         canvas.text(RIGHT + 33.0, name_y, Type::BODY.class(class), &format!("{}, {figure}", server.name));
     }
-    Some(canvas.finish(&place(record)))
+    let is_cut = points().any(|point| point.1 > highest);
+    let note = if is_cut { "; points at the upper edge lie higher" } else { "" };
+    let foot = format!("{}{note}", place(record));
+    Some(canvas.finish(&foot))
+}
+
+/// Where the picture ends: one server that costs several times as much as most must not press the others together.
+fn cap(lines: &[(&Column, Vec<(u32, f64)>)]) -> f64 {
+    let most = |points: &[(u32, f64)]| points.iter().map(|point| point.1).fold(0.0, f64::max);
+    let median =
+        Spread::of(lines.iter().map(|(_, points)| most(points))).map_or(f64::MAX, |most| most.median);
+    median * 1.75
 }
 
 /// Moves names apart: each keeps a distance from the one above it, and the last one stays in the picture.
