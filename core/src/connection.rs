@@ -179,6 +179,12 @@ impl Connection {
         self.state == State::Open && !(self.paused || self.held || self.is_choked())
     }
 
+    /// True if it is open, reads, and has nothing queued: [`poll_action`](Self::poll_action) would give nothing.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_none() && self.receive_armed && self.wants_frames()
+    }
+
     /// True while it is not read from because its peer does not read: under pressure, if that pauses reading.
     #[inline]
     pub fn is_choked(&self) -> bool {
@@ -369,6 +375,12 @@ impl Connection {
     /// out of [`next_sent_token`](Self::next_sent_token) then.
     pub fn notify(&mut self, token: u64) {
         self.extras.get_or_insert_default().queued_tokens.push(token);
+    }
+
+    /// True if [`next_sent_token`](Self::next_sent_token) would give one.
+    #[inline]
+    pub fn has_sent_token(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| !self.send_in_flight && !extras.sent_tokens.is_empty())
     }
 
     /// A token whose bytes were taken, in the order in which they were given.

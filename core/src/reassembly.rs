@@ -31,6 +31,7 @@ impl Reassembly {
     ///
     /// `frame_size_max` holds for every codec by construction, and must be the same at every call: no frame is
     /// larger, and what is kept of a cut one never exceeds it.
+    #[inline]
     pub fn next<'a>(
         &'a mut self,
         decoder: &mut impl Decode,
@@ -65,6 +66,7 @@ impl Reassembly {
     }
 
     /// Adds to the cut frame until its decoder takes it.
+    #[inline(never)]
     fn complete_tail<'a>(
         &'a mut self,
         decoder: &mut impl Decode,
@@ -106,6 +108,7 @@ impl Reassembly {
     }
 
     /// Keeps what is left of the chunk, or gives the tail's buffer back when nothing is.
+    #[inline]
     pub fn finish(
         &mut self,
         chunk: &[u8],
@@ -113,8 +116,25 @@ impl Reassembly {
         frame_size_max: usize,
         pool: &mut ChunkPool,
     ) -> Result<(), FrameError> {
+        // Most chunks hold whole frames.
+        if at == chunk.len() && self.tail.capacity() == 0 {
+            return Ok(());
+        }
+        self.finish_cut(chunk, at, frame_size_max, pool)
+    }
+
+    #[inline(never)]
+    fn finish_cut(
+        &mut self,
+        chunk: &[u8],
+        at: usize,
+        frame_size_max: usize,
+        pool: &mut ChunkPool,
+    ) -> Result<(), FrameError> {
         if self.spent {
-            self.tail.clear();
+            if !planted(Bug::SpentTailKept) {
+                self.tail.clear();
+            }
             self.spent = false;
         }
         let rest = &chunk[at..];

@@ -6,7 +6,7 @@ use anyport_core::{
     Action, Fault, SlabKey,
     planted::{Bug, planted},
 };
-use anyport_driver::{Driver, Op, OpKind, SendBatch};
+use anyport_driver::{Driver, Op, OpKind, SendBatch, Token};
 
 use super::{ServiceShard, token};
 use crate::{
@@ -27,15 +27,20 @@ impl<H: Handler> ServiceShard<H> {
             slot.received_at = *tick;
         }
         let relieved = slot.connection.handle_sent(batch, result, &limits.send, pool);
-        if relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold) {
+        let tells_relief =
+            relieved && std::mem::take(&mut slot.pressure_told) && !planted(Bug::ReliefNotTold);
+        let tells_sent = slot.connection.has_sent_token();
+        if tells_relief {
             self.call(key, |handler, session| handler.on_pressure(session, Pressure::Relieved));
         }
-        self.tell_sent(key);
-        self.local.mark(key);
+        if tells_relief || tells_sent {
+            self.tell_sent(key);
+        }
+        // Mostly there is nothing more to do for it.
+        self.local.mark_if_work(key);
     }
 
     /// Tells the handler which of the frames that it asked about were taken.
-    #[inline]
     fn tell_sent(&mut self, key: SlabKey) {
         while let Some(token) = self.local.slot(key).connection.next_sent_token() {
             self.call(key, |handler, session| handler.on_sent(session, token));
@@ -59,6 +64,33 @@ impl<H: Handler> ServiceShard<H> {
     /// Carries out what a session's machine asks for.
     pub(super) fn flush_session<D: Driver>(&mut self, io: &mut D, key: SlabKey) {
         let Some(slot) = self.local.sessions.get_mut(key) else { return };
+        if slot.pressure_rose || slot.backlog.is_some() {
+            self.tell_before_flush(key);
+        } else {
+            slot.dirty = false;
+        }
+        let token = token(self.local.service, key);
+        while let Some(action) = self.submit_all(io, key, token) {
+            match action {
+                Action::StartDeadline => self.set_deadline(key, self.local.limits.drain_deadline),
+                Action::StartLinger => self.set_deadline(key, self.local.limits.linger),
+                Action::Finished(reason) => return self.finish(key, reason),
+                _ => unreachable!("submitted"),
+            }
+        }
+        if self.rules.is_some() {
+            self.note_reading(key);
+        }
+        // An empty message was sent as soon as it was queued.
+        if self.local.slot(key).connection.has_sent_token() {
+            self.tell_sent(key);
+        }
+    }
+
+    /// What the handler has to hear before its session is flushed, and what waited for it.
+    #[inline(never)]
+    fn tell_before_flush(&mut self, key: SlabKey) {
+        let slot = self.local.slot(key);
         // What rose and fell in one turn is not told: nobody would hear of its relief.
         if std::mem::take(&mut slot.pressure_rose)
             && slot.connection.under_pressure()
@@ -74,16 +106,16 @@ impl<H: Handler> ServiceShard<H> {
         if slot.pressure_rose {
             self.local.mark(key);
         }
-        let token = token(self.local.service, key);
+    }
+
+    /// Hands to the driver what a session's machine asks of it, until it asks for something else or for nothing more.
+    #[inline]
+    fn submit_all<D: Driver>(&mut self, io: &mut D, key: SlabKey, token: Token) -> Option<Action> {
+        let Local { sessions, pool, tick, .. } = &mut self.local;
+        let slot = sessions.get_mut(key).expect("freed only when it is finished");
+        let socket = slot.socket;
         loop {
-            let Local { sessions, pool, tick, .. } = &mut self.local;
-            let slot = sessions.get_mut(key).expect("freed only below");
-            let Some(action) = slot.connection.poll_action(pool) else { break };
-            if let Action::Finished(reason) = action {
-                return self.finish(key, reason);
-            }
-            let socket = slot.socket;
-            match action {
+            match slot.connection.poll_action(pool)? {
                 Action::Receive => {
                     slot.received_at = *tick;
                     io.submit(token, Op::Receive { socket });
@@ -92,19 +124,18 @@ impl<H: Handler> ServiceShard<H> {
                     slot.received_at = *tick;
                     io.cancel(socket, OpKind::Receive);
                 }
-                Action::Send(batch) => io.submit(token, Op::Send { socket, batch }),
+                Action::Send(batch) => {
+                    io.submit(token, Op::Send { socket, batch });
+                    // It asks for nothing behind that.
+                    if slot.connection.is_quiet() {
+                        return None;
+                    }
+                }
                 Action::Shutdown => io.submit(token, Op::Shutdown { socket }),
                 Action::Close => io.submit(token, Op::Close { socket }),
-                Action::StartDeadline => self.set_deadline(key, self.local.limits.drain_deadline),
-                Action::StartLinger => self.set_deadline(key, self.local.limits.linger),
-                Action::Finished(_) => unreachable!("returned above"),
+                other => return Some(other),
             }
         }
-        if self.rules.is_some() {
-            self.note_reading(key);
-        }
-        // An empty message was sent as soon as it was queued.
-        self.tell_sent(key);
     }
 
     pub(super) fn set_deadline(&mut self, key: SlabKey, after: Duration) {

@@ -9,7 +9,7 @@ use anyport_core::{
 };
 use anyport_driver::{Driver, Lease};
 
-use super::ServiceShard;
+use super::{ServiceShard, turns::Allowance};
 use crate::{
     handler::Handler,
     session::{Local, Session},
@@ -38,7 +38,11 @@ impl<H: Handler> ServiceShard<H> {
             if !planted(Bug::BacklogDropped) {
                 self.keep(key, &bytes[taken..]);
             }
-            self.local.mark(key);
+            if self.rules.is_some() {
+                self.local.mark(key);
+            } else {
+                self.local.mark_if_work(key);
+            }
         }
         if !planted(Bug::BufferNotGivenBack) {
             io.recycle(lease);
@@ -49,7 +53,10 @@ impl<H: Handler> ServiceShard<H> {
     /// came; what is left has to be kept.
     #[inline]
     pub(super) fn deliver(&mut self, key: SlabKey, chunk: &[u8]) -> usize {
-        let allowed = self.allowance(key);
+        let Self { handler, local, rules, frame_size_max, turn, .. } = self;
+        let (tick, frame_size_max) = (local.tick, *frame_size_max);
+        let slot = local.sessions.get_mut(key).expect("the caller has just seen it");
+        let allowed = Allowance::of(slot, &local.limits, rules.as_deref(), *turn, tick);
         if allowed.frames == 0 || allowed.bytes == 0 {
             self.settle(key, true);
             return 0;
@@ -57,14 +64,14 @@ impl<H: Handler> ServiceShard<H> {
         let whole = chunk;
         let chunk = &whole[..whole.len().min(allowed.bytes)];
         let mut frames_left = allowed.frames;
-        let slot = self.local.slot(key);
         let mut decoder = slot.decoder.take().expect("the decoder is out only during this call");
         let mut reassembly = std::mem::take(&mut slot.reassembly);
-        let Self { handler, local, frame_size_max, .. } = self;
-        let frame_size_max = *frame_size_max;
         let (mut at, mut frames) = (0, 0);
         let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), FrameError> {
-            while let Some(frame) = reassembly.next(&mut decoder, chunk, &mut at, frame_size_max)? {
+            // At the end of the chunk there is no further frame.
+            while at < chunk.len()
+                && let Some(frame) = reassembly.next(&mut decoder, chunk, &mut at, frame_size_max)?
+            {
                 local.counters.frames_received += 1;
                 frames_left -= u32::from(!(frame.is_empty() && planted(Bug::EmptyFramesFree)));
                 frames += 1;
@@ -95,7 +102,15 @@ impl<H: Handler> ServiceShard<H> {
         if !planted(Bug::CutFrameForgotten) {
             slot.reassembly = reassembly;
         }
-        self.spend(key, allowed.frames - frames_left, at);
+        let spent_frames = allowed.frames - frames_left;
+        if !planted(Bug::TurnWithoutEnd) {
+            // Both are within an allowance, and so within its type.
+            slot.spent.frames += spent_frames as u16;
+            slot.spent.bytes += at as u32;
+        }
+        if self.rules.is_some() {
+            self.spend_of_rules(key, spent_frames);
+        }
         self.settle(key, at < whole.len());
         at
     }

@@ -4,14 +4,14 @@
 //! next turn goes on with it, after everybody else's input, or a timer does when its rates allow it.
 
 use anyport_core::{
-    CloseReason, OnExcess, SlabKey,
+    CloseReason, Limits, OnExcess, SlabKey,
     planted::{Bug, planted},
 };
 
 use super::ServiceShard;
 use crate::{
     handler::Handler,
-    session::{Local, Spent, TimerEvent},
+    session::{Local, Rules, Slot, Spent, TimerEvent},
 };
 
 /// Sessions that waited for their turn and have one, in each of the shard's.
@@ -23,40 +23,39 @@ pub(super) struct Allowance {
     pub(super) bytes: usize,
 }
 
-impl<H: Handler> ServiceShard<H> {
+impl Allowance {
     /// What the session may still have of this turn, and of its rates.
     #[inline]
-    pub(super) fn allowance(&mut self, key: SlabKey) -> Allowance {
-        let (turn, tick) = (self.turn, self.local.tick);
-        let (frames_max, bytes_max) = (self.local.limits.turn_frames_max, self.local.limits.turn_bytes_max);
-        let slot = self.local.slot(key);
+    pub(super) fn of<H: Handler>(
+        slot: &mut Slot<H>,
+        limits: &Limits,
+        rules: Option<&Rules>,
+        turn: u16,
+        tick: u64,
+    ) -> Self {
         if slot.spent.turn != turn {
             slot.spent = Spent { turn, frames: 0, bytes: 0 };
         }
         if planted(Bug::TurnWithoutEnd) {
-            return Allowance { frames: u32::MAX, bytes: usize::MAX };
+            return Self { frames: u32::MAX, bytes: usize::MAX };
         }
         let Spent { frames, bytes, .. } = slot.spent;
-        let mut allowed = Allowance {
-            frames: frames_max.saturating_sub(usize::from(frames)) as u32,
-            bytes: bytes_max.saturating_sub(bytes as usize),
+        let mut allowed = Self {
+            frames: limits.turn_frames_max.saturating_sub(usize::from(frames)) as u32,
+            bytes: limits.turn_bytes_max.saturating_sub(bytes as usize),
         };
-        if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
+        if let (Some(watch), Some(rules)) = (&mut slot.watch, rules) {
             allowed.frames = allowed.frames.min(watch.frames_allowed(rules, tick));
         }
         allowed
     }
+}
 
-    /// The session has had so much.
-    #[inline]
-    pub(super) fn spend(&mut self, key: SlabKey, frames: u32, bytes: usize) {
+impl<H: Handler> ServiceShard<H> {
+    /// The session has had so many frames, as far as its rates and deadlines are concerned.
+    pub(super) fn spend_of_rules(&mut self, key: SlabKey, frames: u32) {
         let tick = self.local.tick;
         let slot = self.local.slot(key);
-        if !planted(Bug::TurnWithoutEnd) {
-            // Both are within an allowance, and so within its type.
-            slot.spent.frames += frames as u16;
-            slot.spent.bytes += bytes as u32;
-        }
         if let (Some(watch), Some(rules)) = (&mut slot.watch, &self.rules) {
             let cut = slot.reassembly.buffered();
             watch.delivered(rules, tick, frames, cut);

@@ -109,6 +109,17 @@ impl<H: Handler> Local<H> {
         }
     }
 
+    /// As [`mark`](Self::mark), of a session that is there, if there is something to do for it.
+    #[inline]
+    pub(crate) fn mark_if_work(&mut self, key: SlabKey) {
+        let Self { sessions, dirty, .. } = self;
+        let slot = sessions.get_mut(key).expect("the caller has just seen it");
+        if !slot.dirty && slot.has_work() {
+            slot.dirty = true;
+            dirty.push(key);
+        }
+    }
+
     #[inline]
     pub(crate) fn slot(&mut self, key: SlabKey) -> &mut Slot<H> {
         self.sessions.get_mut(key).expect("a session's view does not outlive its slot")

@@ -49,6 +49,14 @@ pub(crate) struct Slot<H: Handler> {
     pub(crate) state: H::State,
 }
 
+impl<H: Handler> Slot<H> {
+    /// True if there is something to do for it at the end of the turn.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !self.connection.is_quiet() || self.backlog.is_some() || self.pressure_rose
+    }
+}
+
 /// What a session has had of a turn. Of a turn that is over, nothing; the numbers of turns are used again, and who
 /// meets an old one by chance waits a turn longer.
 #[derive(Clone, Copy, Default, Debug)]
