@@ -622,6 +622,49 @@ fn one_wait_delivers_a_bounded_number_and_the_rest_follows() {
 }
 
 #[test]
+fn a_wait_that_has_received_much_leaves_the_rest_for_the_next_and_everybody_comes_round() {
+    const EACH: usize = 24 << 10;
+    let mut bench = Bench::new(small());
+    let mut pairs: Vec<_> = (0..7).map(|_| bench.pair()).collect();
+    let token = |number: usize| Token(100 + number as u64);
+    for (number, (socket, peer)) in pairs.iter_mut().enumerate() {
+        bench.driver.submit(token(number), Op::Receive { socket: *socket });
+        // The last one is silent until the others are being served.
+        if number < 6 {
+            peer.write_all(&pattern(EACH)).unwrap();
+        }
+    }
+    for (socket, _) in &pairs[..6] {
+        bench.await_system(*socket, PollFlags::IN);
+    }
+    let (mut came, mut bytes, mut late) = (Vec::new(), [0; 7], false);
+    let end = Instant::now() + PATIENCE;
+    while bytes.iter().sum::<usize>() < 6 * EACH + 1 {
+        assert!(Instant::now() < end, "{bytes:?}");
+        bench.wait(PATIENCE);
+        let mut of_wait = 0;
+        for Completion { token, outcome } in bench.inbox.drain(..) {
+            let Outcome::Received(Received::Data(lease)) = outcome else { panic!("{outcome:?}") };
+            let number = token.0 as usize - 100;
+            bytes[number] += lease.len();
+            of_wait += lease.len();
+            if !came.contains(&number) {
+                came.push(number);
+            }
+            bench.driver.recycle(lease);
+        }
+        // The one that goes beyond is not cut.
+        assert!(of_wait < RECEIVE_WAIT_BYTES + EACH, "{of_wait}");
+        if !std::mem::replace(&mut late, true) {
+            pairs[6].1.write_all(b"x").unwrap();
+            bench.await_system(pairs[6].0, PollFlags::IN);
+        }
+    }
+    assert_eq!(came.len(), 7);
+    assert_eq!(came.last(), Some(&6), "who was ready before comes before: {came:?}");
+}
+
+#[test]
 fn sizes_that_cannot_work_are_refused_and_odd_ones_do() {
     let refused = Readiness::new(DriverConfig { receive_buffer_bytes: 0, ..small() });
     assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::InvalidInput);

@@ -124,6 +124,7 @@ impl Readiness {
                     let lease = self.arena.take(count);
                     out.push(Completion { token, outcome: Outcome::Received(Received::Data(lease)) });
                     bytes += count;
+                    self.received_bytes += count;
                     if count < room && !socket.read_closed {
                         // All that was there: what comes later makes a new edge. No call only to see EAGAIN.
                         socket.readable = false;
