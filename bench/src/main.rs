@@ -379,7 +379,8 @@ fn choose_servers(names: &[String], skip_anyport: bool) -> Result<Vec<Server>> {
         }
     }
     let chosen = SERVERS.into_iter().filter(|server| {
-        let named = names.is_empty() || names.iter().any(|name| name == server.name);
+        let named =
+            if names.is_empty() { !server.on_request } else { names.iter().any(|name| name == server.name) };
         named && !(skip_anyport && server.needs_anyport())
     });
     match chosen.collect::<Vec<_>>() {

@@ -37,17 +37,24 @@ pub struct Server {
     /// In the picture.
     pub color: &'static str,
     launch: Launch,
+    /// Measured only when it is named.
+    pub on_request: bool,
 }
 
 impl Server {
     const fn new(name: &'static str, color: &'static str, launch: Launch) -> Self {
-        Self { name, color, launch }
+        Self { name, color, launch, on_request: false }
+    }
+
+    /// The bare io_uring loop with one thing done otherwise.
+    const fn variant(name: &'static str, color: &'static str) -> Self {
+        Self { name, color, launch: echo(name), on_request: true }
     }
 }
 
 /// All servers. To compare another engine, add a line here (and, if it lives in this program, a file in
 /// `server/`).
-pub const SERVERS: [Server; 14] = [
+pub const SERVERS: [Server; 19] = [
     Server::new(BARE_URING, "#8b949e", both("bare-uring", "bare-uring-fanout")),
     Server::new(BARE_EPOLL, "#6e7781", both("bare-epoll", "bare-epoll-fanout")),
     Server::new("anyport io-uring", "#1f6feb", Launch::Anyport { driver: "io-uring" }),
@@ -62,6 +69,11 @@ pub const SERVERS: [Server; 14] = [
     Server::new("compio", "#a371f7", echo("compio")),
     Server::new(NET_IO, "#f85149", echo("net-io")),
     Server::new("Asio", "#39c5cf", Launch::Asio),
+    Server::variant("ring-one-shot-receive", "#bc4c00"),
+    Server::variant("ring-gathered-send", "#bf8700"),
+    Server::variant("ring-zero-copy-send", "#1a7f37"),
+    Server::variant("ring-cooperative-task-work", "#8250df"),
+    Server::variant("ring-kernel-thread", "#cf222e"),
 ];
 
 const fn both(echo: &'static str, fanout: &'static str) -> Launch {
@@ -103,7 +115,7 @@ impl Server {
             Launch::Own { .. } if self.name == NET_IO => {
                 return server::net_io::workers(descriptors_max).into();
             }
-            Launch::Own { .. } => self.name == BARE_URING,
+            Launch::Own { .. } => self.name == BARE_URING || self.on_request,
             Launch::Asio => false,
             Launch::Anyport { driver } | Launch::AnyportLogic { driver } => driver == "io-uring",
         };

@@ -29,6 +29,11 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
+    /// Zero-copy sends: the kernel no longer reads the memory.
+    pub fn is_notification(&self) -> bool {
+        cqueue::notif(self.flags)
+    }
+
     /// The provided buffer that the kernel took for this completion.
     pub fn buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
@@ -48,24 +53,49 @@ pub fn split(token: u64) -> (u8, u16, u32) {
 /// The kernel's flag that asks `io_uring_enter` to run what it has deferred to the thread that calls.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// A ring for one thread: single issuer, deferred and cooperative task work, a table of direct descriptors.
+/// The kernel's thread sleeps when there was nothing to do for so long.
+const KERNEL_THREAD_IDLE_MS: u32 = 1;
+
+/// Who does what a ring has to do for completions, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskWork {
+    /// The thread, when it asks for completions: single issuer, deferred.
+    Deferred,
+    /// The same, and shared memory shows when there is some (see `Ring::poll`).
+    DeferredShown,
+    /// The thread, at its next system call.
+    Cooperative,
+    /// A thread of the kernel's that looks for submissions all the time.
+    KernelThread,
+}
+
+/// A ring for one thread, with a table of direct descriptors.
 pub struct Ring(IoUring);
 
 impl Ring {
     /// `completions` should hold what can be complete at once; more is kept by the kernel, but slowly.
     pub fn new(submissions: u32, completions: u32, descriptors: u32) -> io::Result<Self> {
-        Self::build(submissions, completions, descriptors, false)
+        Self::with(TaskWork::Deferred, submissions, completions, descriptors)
     }
 
     /// As `new`, for a thread that mostly calls `poll`: the kernel shows in shared memory when it has work for it.
     pub fn to_be_polled(submissions: u32, completions: u32, descriptors: u32) -> io::Result<Self> {
-        Self::build(submissions, completions, descriptors, true)
+        Self::with(TaskWork::DeferredShown, submissions, completions, descriptors)
     }
 
-    fn build(submissions: u32, completions: u32, descriptors: u32, polled: bool) -> io::Result<Self> {
+    /// As `new`, with a choice.
+    pub fn with(work: TaskWork, submissions: u32, completions: u32, descriptors: u32) -> io::Result<Self> {
         let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_cqsize(completions);
-        if polled {
+        builder.setup_cqsize(completions);
+        if work == TaskWork::KernelThread {
+            builder.setup_sqpoll(KERNEL_THREAD_IDLE_MS);
+        } else {
+            builder.setup_coop_taskrun();
+        }
+        if matches!(work, TaskWork::Deferred | TaskWork::DeferredShown) {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        if work == TaskWork::DeferredShown {
             builder.setup_taskrun_flag();
         }
         let ring = builder.build(submissions)?;

@@ -19,9 +19,36 @@ use io_uring::{
 };
 
 use crate::{
-    ring::{self, Completion, Pool, Ring, token},
+    ring::{self, Completion, Pool, Ring, TaskWork, token},
     sys,
 };
+
+/// What the loop does otherwise: each shows what one choice of the fastest loop is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// The fastest loop we know.
+    None,
+    /// A receive for each message, in place of one for all.
+    OneShotReceive,
+    /// SENDMSG with one piece, in place of SEND.
+    GatheredSend,
+    /// `SEND_ZC`: the kernel reads from our memory until a second completion.
+    ZeroCopySend,
+    /// Task work that is not deferred to the call that waits.
+    CooperativeTaskWork,
+    /// The kernel's own thread submits (SQPOLL).
+    KernelThread,
+}
+
+impl Variant {
+    fn task_work(self) -> TaskWork {
+        match self {
+            Self::CooperativeTaskWork => TaskWork::Cooperative,
+            Self::KernelThread => TaskWork::KernelThread,
+            _ => TaskWork::Deferred,
+        }
+    }
+}
 
 const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 32 * 1024;
@@ -60,7 +87,14 @@ struct Filled {
     next: u16,
 }
 
+/// Header and piece of a gathered send.
+struct Gather {
+    header: libc::msghdr,
+    piece: libc::iovec,
+}
+
 struct Server {
+    variant: Variant,
     listener: RawFd,
     accepting: bool,
     sessions: Vec<Session>,
@@ -70,14 +104,19 @@ struct Server {
     /// Dropped before the pool, which the kernel writes into while the ring lives.
     ring: Ring,
     pool: Pool,
+    /// By buffer; the kernel reads them while its send is in flight.
+    gathers: Box<[Gather]>,
 }
 
-pub fn run(listener: &TcpListener) -> io::Result<()> {
+pub fn run(listener: &TcpListener, variant: Variant) -> io::Result<()> {
     sys::set_nodelay(listener)?;
     let sessions_max = sys::raise_descriptor_limit()?.min(SESSIONS_MAX) as u32;
-    let ring = Ring::new(SUBMISSIONS, COMPLETIONS, sessions_max)?;
+    let ring = Ring::with(variant.task_work(), SUBMISSIONS, COMPLETIONS, sessions_max)?;
     let pool = Pool::new(&ring, BUFFERS, BUFFER_SIZE)?;
+    let gathers = if variant == Variant::GatheredSend { BUFFERS } else { 0 };
     let mut server = Server {
+        variant,
+        gathers: (0..gathers).map(|_| Gather::default()).collect(),
         listener: listener.as_raw_fd(),
         accepting: false,
         sessions: vec![FRESH; sessions_max as usize],
@@ -101,13 +140,24 @@ pub fn run(listener: &TcpListener) -> io::Result<()> {
     }
 }
 
+impl Default for Gather {
+    fn default() -> Self {
+        // SAFETY: both are integers and pointers, for which zeros are valid.
+        unsafe { std::mem::zeroed() }
+    }
+}
+
 impl Server {
     fn complete(&mut self, completion: Completion) -> io::Result<()> {
         let (kind, buffer, slot) = ring::split(completion.token);
         match kind {
             ACCEPT => self.accepted(completion),
             RECEIVE => self.received(slot, completion),
-            SEND => self.sent(slot, buffer, completion.result),
+            SEND if completion.is_notification() => {
+                self.pool.recycle(buffer);
+                Ok(())
+            }
+            SEND => self.sent(slot, buffer, completion),
             CLOSE => panic!("closing descriptor {slot} failed: {}", completion.result),
             _ => unreachable!("a token that nobody made"),
         }
@@ -157,9 +207,13 @@ impl Server {
         self.close_if_done(slot)
     }
 
-    fn sent(&mut self, slot: u32, buffer: u16, result: i32) -> io::Result<()> {
+    fn sent(&mut self, slot: u32, buffer: u16, completion: Completion) -> io::Result<()> {
         let Filled { length, next } = self.filled[buffer as usize];
-        self.pool.recycle(buffer);
+        // Of a zero-copy send a notification follows: the buffer is the kernel's until then.
+        if !completion.more() {
+            self.pool.recycle(buffer);
+        }
+        let result = completion.result;
         let session = &mut self.sessions[slot as usize];
         session.first = next;
         if result != length as i32 {
@@ -194,21 +248,36 @@ impl Server {
     }
 
     fn receive(&mut self, slot: u32) -> io::Result<()> {
-        let entry = opcode::RecvMulti::new(Fixed(slot), ring::GROUP).build();
+        let entry = if self.variant == Variant::OneShotReceive {
+            let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), BUFFER_SIZE as u32);
+            entry.buf_group(ring::GROUP).build().flags(Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(Fixed(slot), ring::GROUP).build()
+        };
         self.push(entry.user_data(token(RECEIVE, 0, slot)))
     }
 
     fn send(&mut self, slot: u32, buffer: u16) -> io::Result<()> {
         let length = self.filled[buffer as usize].length;
-        let entry = opcode::Send::new(Fixed(slot), self.pool.pointer(buffer), length)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-            .build();
+        let (bytes, flags) = (self.pool.pointer(buffer), libc::MSG_WAITALL | libc::MSG_NOSIGNAL);
+        let entry = match self.variant {
+            Variant::GatheredSend => {
+                let Gather { header, piece } = &mut self.gathers[buffer as usize];
+                *piece = libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: length as usize };
+                header.msg_iov = piece;
+                header.msg_iovlen = 1;
+                opcode::SendMsg::new(Fixed(slot), header).flags(flags as u32).build()
+            }
+            Variant::ZeroCopySend => opcode::SendZc::new(Fixed(slot), bytes, length).flags(flags).build(),
+            _ => opcode::Send::new(Fixed(slot), bytes, length).flags(flags).build(),
+        };
         self.push(entry.user_data(token(SEND, buffer, slot)))
     }
 
     fn push(&mut self, entry: Entry) -> io::Result<()> {
-        // SAFETY: only a send points to memory: to a buffer of the pool, which outlives the ring, and which
-        // `sent` recycles only when the send has completed.
+        // SAFETY: only a send points to memory: to a buffer of the pool, which outlives the ring, and which is
+        // recycled only when the kernel has done with it; if it is gathered, to that buffer's header and piece,
+        // which are on the heap and are not touched before the buffer is used again.
         unsafe { self.ring.push(&entry) }
     }
 }

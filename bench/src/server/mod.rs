@@ -17,7 +17,10 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use self::tokio_fanout::{Channels, Way};
+use self::{
+    bare_uring::Variant,
+    tokio_fanout::{Channels, Way},
+};
 use crate::{
     error::{Context, Error, Result},
     sys,
@@ -28,6 +31,16 @@ use crate::{
 pub enum Kind {
     /// The fastest io_uring loop we know how to write.
     BareUring,
+    /// The same, with a receive for each message.
+    RingOneShotReceive,
+    /// The same, with SENDMSG in place of SEND.
+    RingGatheredSend,
+    /// The same, with `SEND_ZC`.
+    RingZeroCopySend,
+    /// The same, with task work that is not deferred to the call that waits.
+    RingCooperativeTaskWork,
+    /// The same, with a kernel thread that submits.
+    RingKernelThread,
     /// The same by readiness: epoll, recv, send.
     BareEpoll,
     /// tokio as its documentation shows it, on one thread.
@@ -68,8 +81,14 @@ pub fn run(kind: Kind, address: SocketAddr, buffer_bytes: usize) -> Result<()> {
     let tokio_fanout = |listener, channels, gathers| {
         tokio_fanout::run(listener, Way { channels, gathers }, buffer_bytes).context("tokio")
     };
+    let ring = |variant| bare_uring::run(&listener, variant).context("io_uring loop");
     match kind {
-        Kind::BareUring => bare_uring::run(&listener).context("bare-uring"),
+        Kind::BareUring => ring(Variant::None),
+        Kind::RingOneShotReceive => ring(Variant::OneShotReceive),
+        Kind::RingGatheredSend => ring(Variant::GatheredSend),
+        Kind::RingZeroCopySend => ring(Variant::ZeroCopySend),
+        Kind::RingCooperativeTaskWork => ring(Variant::CooperativeTaskWork),
+        Kind::RingKernelThread => ring(Variant::KernelThread),
         Kind::BareEpoll => bare_epoll::run(&listener).context("bare-epoll"),
         Kind::Tokio => tokio::run(listener, buffer_bytes).context("tokio"),
         Kind::Monoio => monoio::run(listener, buffer_bytes).context("monoio"),
