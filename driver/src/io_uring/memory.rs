@@ -1,5 +1,7 @@
 //! The memory of the receive buffers: one mapping.
 
+#[cfg(not(guard_pages))]
+use std::num::NonZero;
 use std::{io, ptr::NonNull};
 
 /// What a huge page is aligned to: its size on all common systems.
@@ -9,8 +11,8 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Anonymous memory; untouched pages cost nothing.
 pub(super) struct Mapping {
     pub(super) at: NonNull<u8>,
-    /// Bytes before `at` that are of the mapping, and unused.
-    before: usize,
+    /// Where the mapping begins: at `at`, or before it with what is unused.
+    begin: NonNull<u8>,
     /// Bytes of the whole mapping; none if it was given up.
     len: usize,
 }
@@ -31,7 +33,8 @@ impl Mapping {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { at: NonNull::new(at.cast()).expect("the kernel maps nothing at 0"), before: 0, len })
+        let begin = NonNull::new(at.cast()).expect("the kernel maps nothing at 0");
+        Ok(Self { at: begin, begin, len })
     }
 
     /// Memory for which the kernel is asked for huge pages. It may have none: then it is as any other.
@@ -39,9 +42,12 @@ impl Mapping {
     fn of_huge_pages(len: usize) -> io::Result<Self> {
         let len = len.next_multiple_of(HUGE_PAGE);
         let mut mapping = Self::new(len + HUGE_PAGE)?;
-        mapping.before = mapping.at.addr().get().next_multiple_of(HUGE_PAGE) - mapping.at.addr().get();
-        // SAFETY: fewer bytes than one huge page, by which the mapping is longer than asked for.
-        mapping.at = unsafe { mapping.at.add(mapping.before) };
+        let aligned = |at: NonZero<usize>| {
+            NonZero::new(at.get().next_multiple_of(HUGE_PAGE))
+                .expect("a mapping does not end beyond all memory")
+        };
+        // Less than one huge page on, by which the mapping is longer than asked for.
+        mapping.at = mapping.begin.map_addr(aligned);
         // SAFETY: `len` bytes from `at` on are of our own mapping; the advice changes no byte of them.
         unsafe { libc::madvise(mapping.at.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         Ok(mapping)
@@ -58,11 +64,9 @@ impl Drop for Mapping {
         if self.len == 0 {
             return;
         }
-        // SAFETY: `at` is so many bytes behind the mapping's begin.
-        let begin = unsafe { self.at.sub(self.before) };
         // SAFETY: `begin` and `len` are those of our own mapping; the owner drops it only after the kernel and
         // every lease have let go.
-        unsafe { libc::munmap(begin.as_ptr().cast(), self.len) };
+        unsafe { libc::munmap(self.begin.as_ptr().cast(), self.len) };
     }
 }
 
