@@ -106,6 +106,8 @@ pub struct Connection {
     end_of_stream: bool,
     paused: bool,
     held: bool,
+    /// Nobody waited for the end of the last send when it was handed out.
+    lazy: bool,
     pressure: bool,
     pause_under_pressure: bool,
 }
@@ -152,6 +154,7 @@ impl Connection {
             end_of_stream: false,
             paused: false,
             held: false,
+            lazy: false,
             pressure: false,
             pause_under_pressure,
         }
@@ -670,7 +673,7 @@ impl Connection {
     #[inline]
     fn poll_send(&mut self, pool: &mut ChunkPool) -> Option<Action> {
         if (!self.send_in_flight || planted(Bug::TwoSends))
-            && let Some(batch) = self.take_pending(pool)
+            && let Some(mut batch) = self.take_pending(pool)
         {
             if batch.is_empty() {
                 // Only empty messages were queued: there is nothing to send, and an idle session holds no buffer.
@@ -678,10 +681,33 @@ impl Connection {
             } else {
                 self.send_in_flight = true;
                 self.in_flight_bytes = batch.len();
+                self.lazy = !self.awaits_sent();
+                batch.set_lazy(self.lazy);
                 return Some(Action::Send(batch));
             }
         }
         if self.state == State::Draining { self.poll_drain() } else { None }
+    }
+
+    /// True if the end of a send lets something else happen.
+    #[inline]
+    fn awaits_sent(&self) -> bool {
+        self.state != State::Open
+            || self.pending.is_some()
+            || self.pressure
+            || self.extras.as_ref().is_some_and(|extras| !extras.sent_tokens.is_empty())
+    }
+
+    /// True if a send is in flight that nobody waited for when it was handed out: its bytes count as sent.
+    #[inline]
+    pub fn is_lazy(&self) -> bool {
+        self.lazy && self.send_in_flight
+    }
+
+    /// True if somebody waits by now for such a send: its end must not be left for later.
+    #[inline]
+    pub fn is_held_up(&self) -> bool {
+        self.is_lazy() && self.awaits_sent()
     }
 
     fn poll_drain(&mut self) -> Option<Action> {

@@ -88,11 +88,12 @@ pub struct SendBatch {
     more: Vec<Segment>,
     len: usize,
     sent: usize,
+    lazy: bool,
 }
 
 impl SendBatch {
     fn new() -> Self {
-        Self { head: Vec::with_capacity(CHUNK_BYTES), more: Vec::new(), len: 0, sent: 0 }
+        Self { head: Vec::with_capacity(CHUNK_BYTES), more: Vec::new(), len: 0, sent: 0, lazy: false }
     }
 
     /// A batch outside any pool, for tests and tools.
@@ -120,6 +121,19 @@ impl SendBatch {
     /// Bytes still to send.
     pub fn remaining(&self) -> usize {
         self.len - self.sent
+    }
+
+    /// True if nobody waits for the end of its send: it may be told together with the next completion of any other
+    /// kind (the driver's contract, sentence 8).
+    #[inline]
+    pub fn is_lazy(&self) -> bool {
+        self.lazy
+    }
+
+    /// Says whether somebody waits for the end of its send; at first, somebody does.
+    #[inline]
+    pub fn set_lazy(&mut self, lazy: bool) {
+        self.lazy = lazy;
     }
 
     /// Records that the system took `count` bytes more.
@@ -378,6 +392,7 @@ impl ChunkPool {
             }
             batch.head.clear();
             batch.len = 0;
+            batch.lazy = false;
             batch.sent = if planted(Bug::BatchReusedDirty) { batch.sent.min(1) } else { 0 };
             self.batches.push(batch);
         }

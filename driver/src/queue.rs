@@ -17,12 +17,15 @@ pub(crate) struct Ticket(u64);
 pub(crate) struct Queue {
     entries: VecDeque<Completion>,
     delivered: u64,
+    /// Something is among them that somebody waits for.
+    urgent: bool,
 }
 
 impl Queue {
     /// Queues a completion for the next wait.
     #[inline]
     pub(crate) fn push(&mut self, token: Token, outcome: Outcome) -> Ticket {
+        self.urgent |= !outcome.is_lazy();
         self.entries.push_back(Completion { token, outcome });
         Ticket(self.delivered + self.entries.len() as u64)
     }
@@ -31,6 +34,12 @@ impl Queue {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// True if something waits that is to be told at once: not only ends of lazy sends.
+    #[inline]
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent
     }
 
     /// True once the completion of that ticket was delivered. The default ticket always was.
@@ -43,6 +52,7 @@ impl Queue {
     #[inline]
     pub(crate) fn deliver(&mut self, out: &mut Vec<Completion>, limit: usize) {
         if out.is_empty() && self.entries.len() <= limit {
+            self.urgent = false;
             // All of them: the memory changes hands, and nothing is moved.
             self.delivered += self.entries.len() as u64;
             let empty = std::mem::take(out).into();
@@ -52,6 +62,8 @@ impl Queue {
         let count = self.entries.len().min(limit.saturating_sub(out.len()));
         out.extend(self.entries.drain(..count));
         self.delivered += count as u64;
+        // What is left had no place: it has waited long enough.
+        self.urgent = !self.entries.is_empty();
     }
 }
 

@@ -191,6 +191,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// True if nobody waits for it: it needs not end a wait (sentence 8).
+    #[inline]
+    pub fn is_lazy(&self) -> bool {
+        matches!(self, Self::Sent(batch, Ok(())) if batch.is_lazy())
+    }
+
     /// True if nothing more will come for the operation (sentence 3).
     pub fn is_terminal(&self) -> bool {
         !matches!(self, Self::Accepted(_) | Self::AcceptFaulted(_) | Self::Received(Received::Data(_)))

@@ -17,11 +17,18 @@ use crate::{
 impl<H: Handler> ServiceShard<H> {
     #[inline]
     pub(super) fn sent(&mut self, key: SlabKey, batch: Box<SendBatch>, result: Result<(), Fault>) {
-        let bytes = batch.sent() as u64;
-        self.local.counters.bytes_sent += bytes;
-        let Local { sessions, limits, pool, tick, .. } = &mut self.local;
+        let Local { sessions, limits, pool, tick, counters, .. } = &mut self.local;
         let slot = sessions.get_mut(key).expect("a slot is not freed while a send is in flight");
-        slot.traffic.bytes_sent += bytes;
+        if slot.connection.is_lazy() {
+            // All of it was counted when it was handed over.
+            let missing = batch.remaining() as u64;
+            counters.bytes_sent -= missing;
+            slot.traffic.bytes_sent -= missing;
+        } else {
+            let bytes = batch.sent() as u64;
+            counters.bytes_sent += bytes;
+            slot.traffic.bytes_sent += bytes;
+        }
         if slot.connection.is_choked() {
             // We do not listen to it, but it reads: it is there.
             slot.received_at = *tick;
@@ -111,11 +118,15 @@ impl<H: Handler> ServiceShard<H> {
     /// Hands to the driver what a session's machine asks of it, until it asks for something else or for nothing more.
     #[inline]
     fn submit_all<D: Driver>(&mut self, io: &mut D, key: SlabKey, token: Token) -> Option<Action> {
-        let Local { sessions, pool, tick, .. } = &mut self.local;
+        let Local { sessions, pool, tick, counters, .. } = &mut self.local;
         let slot = sessions.get_mut(key).expect("freed only when it is finished");
         let socket = slot.socket;
         loop {
-            match slot.connection.poll_action(pool)? {
+            let Some(action) = slot.connection.poll_action(pool) else {
+                self.held_up |= slot.connection.is_held_up();
+                return None;
+            };
+            match action {
                 Action::Receive => {
                     slot.received_at = *tick;
                     io.submit(token, Op::Receive { socket });
@@ -125,6 +136,10 @@ impl<H: Handler> ServiceShard<H> {
                     io.cancel(socket, OpKind::Receive);
                 }
                 Action::Send(batch) => {
+                    if batch.is_lazy() {
+                        counters.bytes_sent += batch.len() as u64;
+                        slot.traffic.bytes_sent += batch.len() as u64;
+                    }
                     io.submit(token, Op::Send { socket, batch });
                     // It asks for nothing behind that.
                     if slot.connection.is_quiet() {

@@ -138,6 +138,8 @@ pub(crate) struct ServiceShard<H: Handler> {
     turn: u16,
     /// Sessions that had more than the last turn took, first in, first out.
     ready: VecDeque<SlabKey>,
+    /// Somebody waits for the end of a send that the driver may leave for later: the next wait must not sleep.
+    held_up: bool,
     /// After a stall, nobody misses a deadline before this tick.
     grace_until: u64,
     /// No other grace begins before this tick.
@@ -172,6 +174,7 @@ impl<H: Handler> ServiceShard<H> {
             rules: Rules::of(&limits),
             turn: 0,
             ready: VecDeque::new(),
+            held_up: false,
             grace_until: 0,
             no_grace_until: 0,
             idle_ticks: limits.idle_timeout.map_or(0, wheel::ticks_up),
@@ -264,6 +267,7 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
 
     fn set_now(&mut self, now: Instant) {
         self.local.set_now(now);
+        self.held_up = false;
         self.turn = self.turn.wrapping_add(1);
     }
 

@@ -79,7 +79,12 @@ impl<H: Handler> ServiceShard<H> {
     pub(super) fn until_next_timer(&self) -> Option<Duration> {
         let is_due = self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due());
         let has_files_to_flush = !self.local.files.dirty.is_empty();
-        if is_due || !self.ready.is_empty() || self.local.offloads.has_refused() || has_files_to_flush {
+        if is_due
+            || self.held_up
+            || !self.ready.is_empty()
+            || self.local.offloads.has_refused()
+            || has_files_to_flush
+        {
             return Some(Duration::ZERO);
         }
         let tick = self.local.wheel.next_tick()?;

@@ -100,6 +100,10 @@ pub struct IoUring {
     ran_out: bool,
     /// Outcomes that need no kernel, for the next wait.
     queued: VecDeque<Completion>,
+    /// Sockets with a send that tells only of failure, and the kernel has been told or will be with the next call.
+    lazy: Vec<SocketKey>,
+    /// Some of them were more than one wait delivers.
+    lazy_left: bool,
     /// Kernel completions being translated.
     scratch: Vec<cqueue::Entry>,
     /// Listeners of which accepts have completed.
@@ -164,6 +168,8 @@ impl IoUring {
             starved: VecDeque::new(),
             ran_out: false,
             queued: VecDeque::new(),
+            lazy: Vec::new(),
+            lazy_left: false,
             scratch: Vec::new(),
             used_accepts: Vec::new(),
             short_of_accepts: Vec::new(),
@@ -227,13 +233,15 @@ impl IoUring {
         unsafe { self.ring.push(&entry) };
     }
 
-    fn submit_send(&mut self, token: Token, key: SocketKey, batch: Box<SendBatch>) {
+    fn submit_send(&mut self, token: Token, key: SocketKey, mut batch: Box<SendBatch>) {
         match self.open_socket(key) {
             Some(socket) if socket.is_stream() && socket.batch.is_none() => {
                 socket.movable = false;
                 if batch.remaining() == 0 {
                     return self.queue(token, Outcome::Sent(batch, Ok(())));
                 }
+                // A gathered one may take several operations.
+                batch.set_lazy(batch.is_lazy() && batch.single().is_some());
                 socket.send_token = token;
                 socket.send_cancelled = false;
                 socket.batch = Some(batch);
@@ -246,9 +254,16 @@ impl IoUring {
     fn push_send(&mut self, key: SocketKey) {
         let socket = self.sockets.get_mut(key.0).expect("a send is on a socket that is there");
         let entry = socket.send(key);
+        let lazy = socket.batch.as_deref().is_some_and(SendBatch::is_lazy);
         // SAFETY: batch, header and pieces are on the heap, owned by the socket's slot, and are neither
-        // changed nor freed until the send's completion takes the batch out.
-        unsafe { self.ring.push(&entry) };
+        // changed nor freed until the send's completion takes the batch out, or, of a lazy one, until the kernel has
+        // taken the entry, which is when it ends.
+        unsafe { self.ring.push_unowed(&entry) };
+        if lazy {
+            self.lazy.push(key);
+        } else {
+            self.ring.owe();
+        }
     }
 
     fn submit_shutdown(&mut self, token: Token, key: SocketKey) {
@@ -358,7 +373,7 @@ impl IoUring {
     fn translate(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion>) {
         let (tag, key) = Tag::parse(entry.user_data());
         let more = cqueue::more(entry.flags());
-        if tag != Tag::Ignored && !more {
+        if tag.is_owed() && !more {
             self.ring.settle();
         }
         #[cfg(guard_pages)]
@@ -371,7 +386,8 @@ impl IoUring {
             Tag::Accept => self.accepted(key, entry, out),
             Tag::Connect => self.connected(SocketKey(key), entry.result(), out),
             Tag::Wake if !more => self.watch_wakes(),
-            Tag::Wake | Tag::Ignored => {}
+            // A lazy send's was looked at before.
+            Tag::Wake | Tag::Ignored | Tag::LazySend => {}
             Tag::Append => self.appended(FileKey(key), entry.result(), out),
             Tag::Sync => self.synced(FileKey(key), entry.result(), out),
             Tag::Over => self.over(FileKey(key), out),
@@ -427,11 +443,16 @@ impl IoUring {
     }
 
     fn sent(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {
+        self.end_send(key, outcome(result).map(|count| count as usize), out);
+    }
+
+    fn end_send(&mut self, key: SocketKey, result: Result<usize, Errno>, out: &mut Vec<Completion>) {
         let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a send is in flight");
         let batch = socket.batch.as_deref_mut().expect("a send completed that was in flight");
-        let result = outcome(result);
+        // What is left of it goes as any other: it waits for room.
+        batch.set_lazy(false);
         if let Ok(count) = result {
-            batch.advance(count as usize);
+            batch.advance(count);
         }
         let given_up = socket.closing || socket.send_cancelled;
         let outcome = match result {
@@ -475,12 +496,42 @@ impl IoUring {
         let mut scratch = std::mem::take(&mut self.scratch);
         // One entry may be two outcomes: the last data of a receive, and its end.
         self.ring.take(&mut scratch, (COMPLETIONS_MAX - queued) / 2);
+        self.end_lazy(&scratch, completions);
         for entry in &scratch {
             self.translate(entry, completions);
         }
         scratch.clear();
         self.scratch = scratch;
         Ok(woken)
+    }
+
+    /// The ends of sends that tell only of failure. Whatever the kernel has taken of them has ended, and well if no
+    /// completion says otherwise. First of a wait: their memory is used again for what is answered to the others.
+    fn end_lazy(&mut self, entries: &[cqueue::Entry], completions: &mut Vec<Completion>) {
+        if self.lazy.is_empty() {
+            return;
+        }
+        for entry in entries {
+            if let (Tag::LazySend, key) = Tag::parse(entry.user_data()) {
+                self.sent(SocketKey(key), entry.result(), completions);
+            }
+        }
+        // What the kernel has not taken, or has said and we have not read, is for the next time.
+        if !self.ring.is_read_out() {
+            return;
+        }
+        let room = COMPLETIONS_MAX.saturating_sub(completions.len() + 2 * entries.len());
+        let mut lazy = std::mem::take(&mut self.lazy);
+        for key in lazy.drain(..lazy.len().min(room)) {
+            // Not those that failed, and were handed over once more.
+            let batch = self.sockets.get(key.0).and_then(|socket| socket.batch.as_deref());
+            if let Some(batch) = batch.filter(|batch| batch.is_lazy()) {
+                let sent = batch.remaining();
+                self.end_send(key, Ok(sent), completions);
+            }
+        }
+        self.lazy_left = !lazy.is_empty();
+        self.lazy = lazy;
     }
 
     /// How a wait goes on that found nothing: it sleeps, or looks around for a while, without a system call until there is
@@ -532,7 +583,7 @@ impl Drop for IoUring {
                 let (tag, _) = Tag::parse(entry.user_data());
                 #[cfg(guard_pages)]
                 guarded::refuse_freed(tag, entry.result());
-                if tag != Tag::Ignored && !cqueue::more(entry.flags()) {
+                if tag.is_owed() && !cqueue::more(entry.flags()) {
                     self.ring.settle();
                 }
             }
@@ -659,8 +710,10 @@ impl Driver for IoUring {
             self.cancel_again();
             self.feed_starved();
             self.collect_rotated();
-            let quiet =
-                self.queued.is_empty() && timeout != Some(Duration::ZERO) && !self.ring.has_completions();
+            let quiet = self.queued.is_empty()
+                && timeout != Some(Duration::ZERO)
+                && !self.ring.has_completions()
+                && !self.lazy_left;
             // Of those that were armed now, some may have nothing to receive: then the next ones have their turn.
             let idle = quiet && (self.starved.is_empty() || self.buffers.offered() == 0);
             let sleep = if idle { self.sleep_or_look(timeout, &mut deadline) } else { Sleep::No };

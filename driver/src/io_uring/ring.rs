@@ -66,9 +66,22 @@ impl Ring {
     /// What `entry` points at must stay valid and unmoved, and what the kernel writes must be read by nobody,
     /// until the terminal completion has come back.
     pub(super) unsafe fn push(&mut self, entry: &squeue::Entry) {
-        self.owed += 1;
+        self.owe();
         // SAFETY: the caller's promise is the same.
         unsafe { self.push_unowed(entry) }
+    }
+
+    /// Counts an operation that was queued by [`push_unowed`](Self::push_unowed), and whose completion is waited for.
+    pub(super) fn owe(&mut self) {
+        self.owed += 1;
+    }
+
+    /// True if the kernel has taken every entry, and every completion was taken.
+    pub(super) fn is_read_out(&mut self) -> bool {
+        let submission = self.uring.submission();
+        let taken = submission.is_empty() && !submission.cq_overflow();
+        drop(submission);
+        taken && !self.has_completions()
     }
 
     /// Queues a request that completes only in failure, or whose completion nobody waits for.

@@ -189,7 +189,9 @@ impl Socket {
     /// A send of what remains of the batch in flight.
     pub(super) fn send(&mut self, key: SocketKey) -> squeue::Entry {
         let batch = self.batch.as_deref().expect("a batch is in flight");
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let lazy = batch.is_lazy();
+        // One that does not wait for room ends inside the call that hands it over, and is silent if all went out.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if lazy { libc::MSG_DONTWAIT } else { 0 };
         // One piece goes as SEND, which costs the kernel less than a gathered one.
         let entry = if let Some(piece) = batch.single() {
             let len = piece.len().min(i32::MAX as usize) as u32;
@@ -210,7 +212,11 @@ impl Socket {
             let header = &raw const gather.header;
             on!(&self.descriptor, |fd| opcode::SendMsg::new(fd, header).flags(flags.cast_unsigned()).build())
         };
-        entry.user_data(Tag::Send.with(key.0))
+        if lazy {
+            entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(Tag::LazySend.with(key.0))
+        } else {
+            entry.user_data(Tag::Send.with(key.0))
+        }
     }
 
     pub(super) fn shutdown(&self, key: SocketKey) -> squeue::Entry {

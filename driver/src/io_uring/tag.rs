@@ -27,6 +27,8 @@ pub(super) enum Tag {
     Append = 9,
     /// Sync of the file of this key.
     Sync = 10,
+    /// Send on the socket of this key that ended inside the call that handed it over, and not well.
+    LazySend = 12,
     /// Nothing: what was in flight on the file of this key is over, and its outcome may come out.
     Over = 11,
 }
@@ -38,6 +40,11 @@ impl Tag {
     pub(super) fn with(self, key: SlabKey) -> u64 {
         debug_assert!(key.index < INDEX_MAX);
         (self as u64) << 56 | u64::from(key.index) << 32 | u64::from(key.generation)
+    }
+
+    /// True if the kernel owes a last completion of each operation of this kind.
+    pub(super) fn is_owed(self) -> bool {
+        !matches!(self, Self::Ignored | Self::LazySend)
     }
 
     pub(super) fn plain(self) -> u64 {
@@ -60,6 +67,7 @@ impl Tag {
             9 => Self::Append,
             10 => Self::Sync,
             11 => Self::Over,
+            12 => Self::LazySend,
             other => panic!("a completion with unknown user data kind {other}"),
         };
         let index = (user_data >> 32) as u32 & (INDEX_MAX - 1);
@@ -78,6 +86,7 @@ mod tests {
             Tag::Ignored,
             Tag::Receive,
             Tag::Send,
+            Tag::LazySend,
             Tag::Shutdown,
             Tag::Accept,
             Tag::Connect,

@@ -369,7 +369,10 @@ impl Driver for Readiness {
         let start = completions.len();
         let limit = start + COMPLETIONS_MAX;
         self.files.collect(&mut self.finished);
-        self.finished.deliver(completions, limit);
+        // Ends of sends that nobody waits for come with what else there is.
+        if self.finished.is_urgent() || self.unserved > 0 {
+            self.finished.deliver(completions, limit);
+        }
         if self.unserved > 0 {
             self.serve_all(completions, limit);
             self.finished.deliver(completions, limit);
@@ -403,6 +406,8 @@ impl Driver for Readiness {
             };
             let woken = self.poll_edges(pause)?;
             self.unserved = self.ready.len();
+            // First: their memory is used again for what is answered to the others.
+            self.finished.deliver(completions, limit);
             self.serve_all(completions, limit);
             self.files.collect(&mut self.finished);
             self.finished.deliver(completions, limit);

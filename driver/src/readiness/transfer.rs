@@ -191,6 +191,8 @@ impl Readiness {
                 socket.writable = matches!(progress, Progress::TurnOver);
                 match socket.watch_writing(self.poll.registry(), key) {
                     Ok(()) => {
+                        // By the time it ends somebody may wait for it.
+                        batch.set_lazy(false);
                         socket.send = Some((token, batch));
                         self.enqueue_if_work(key);
                         return;

@@ -81,7 +81,11 @@ pub(super) fn moved_to(op: Op, socket: SocketKey) -> Op {
         Op::Accept { .. } => Op::Accept { listener: socket },
         Op::Connect { .. } => Op::Connect { socket },
         Op::Receive { .. } => Op::Receive { socket },
-        Op::Send { batch, .. } => Op::Send { socket, batch },
+        Op::Send { mut batch, .. } => {
+            // Whom its end lets go on has turns of its own, of which the driver here knows nothing.
+            batch.set_lazy(false);
+            Op::Send { socket, batch }
+        }
         Op::Shutdown { .. } => Op::Shutdown { socket },
         Op::Close { .. } => Op::Close { socket },
         op @ (Op::Append { .. } | Op::Sync { .. } | Op::Rotate { .. } | Op::CloseFile { .. }) => op,

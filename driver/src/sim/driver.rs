@@ -57,6 +57,8 @@ pub struct Sim {
     /// Listeners that found a connection and no room for another socket.
     pub(super) short: Vec<SlabKey>,
     ready: VecDeque<Completion>,
+    /// Sockets with a send that nobody waits for, if it ends by the next wait.
+    lazy: Vec<SlabKey>,
     waker: Waker,
     invalid_submissions: u64,
     pub(super) files: Slab<SimFile>,
@@ -158,6 +160,7 @@ impl Sim {
             dry: VecDeque::new(),
             short: Vec::new(),
             ready: VecDeque::new(),
+            lazy: Vec::new(),
             // The driver never blocks: whoever wakes it has nothing to signal.
             waker: Waker::new(|| Ok(())),
             invalid_submissions: 0,
@@ -196,7 +199,12 @@ impl Sim {
     /// something is due or complete. If it is false, nothing happens here before
     /// [`SimNet::next_event_in`](super::SimNet::next_event_in).
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.waker.is_notified() || self.net.borrow().has_due(self.number)
+        self.has_urgent() || self.waker.is_notified() || self.net.borrow().has_due(self.number)
+    }
+
+    /// True if something is complete that ends a wait: not only sends that nobody waits for.
+    fn has_urgent(&self) -> bool {
+        self.ready.iter().any(|ready| !ready.outcome.is_lazy())
     }
 
     /// Receive buffers with bytes that no wait has delivered yet. What is out besides them
@@ -261,6 +269,9 @@ impl Sim {
     }
 
     fn submit_send(&mut self, token: Token, socket: SocketKey, batch: Box<SendBatch>) {
+        if batch.is_lazy() {
+            self.lazy.push(socket.0);
+        }
         match self.open_stream(socket) {
             Some(stream) if stream.send.is_none() => {
                 stream.movable = false;
@@ -411,6 +422,7 @@ impl Driver for Sim {
             (timeout.map(|timeout| net.later(nanos(timeout.min(WAIT_MAX)))), net.in_a_moment())
         };
         let mut spurious = false;
+        let mut ends = true;
         loop {
             let rained = {
                 let mut net = self.net.borrow_mut();
@@ -440,11 +452,13 @@ impl Driver for Sim {
                 deadline => deadline,
             };
             let upcoming = net.next_event();
-            if !self.ready.is_empty() {
+            if self.has_urgent() {
                 break;
             } else if let Some(at) = upcoming.filter(|at| bound.is_none_or(|bound| *at <= bound)) {
                 net.advance_to(at);
             } else {
+                // Without a bound a real driver would sleep on, whatever lazy ends it knows of.
+                ends = bound.is_some();
                 if let Some(bound) = bound {
                     // A wake may have come later than its moment.
                     let at = bound.max(net.now);
@@ -454,7 +468,15 @@ impl Driver for Sim {
             }
         }
         self.waker.awake();
-        let mut count = self.ready.len().min(COMPLETIONS_MAX);
+        // What has not ended by now is waited for as anything else.
+        while let Some(socket) = self.lazy.pop() {
+            if let Some(Socket::Stream(stream)) = self.sockets.get_mut(socket)
+                && let Some(send) = &mut stream.send
+            {
+                send.batch.set_lazy(false);
+            }
+        }
+        let mut count = if ends { self.ready.len().min(COMPLETIONS_MAX) } else { 0 };
         if count > 0 {
             count = self.net.borrow_mut().batch_of(self.number, count);
         }
