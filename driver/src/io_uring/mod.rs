@@ -87,6 +87,15 @@ use crate::{
 /// be cancelled. Beyond it memory is leaked instead.
 const JOIN_WAIT: Duration = Duration::from_secs(10);
 
+/// A socket is received from one buffer at a time once a receive took so much, until one takes less than the second.
+/// With one receive for all, the kernel fills many buffers before the first is looked at, and a stream of large messages
+/// is copied out of memory that no cache has any more.
+const BULKY_BYTES: u32 = 32 << 10;
+const BULKY_STAYS_BYTES: u32 = 4 << 10;
+
+/// More is not sent lazily: it may well find no room, and would be tried twice.
+const LAZY_BYTES_MAX: usize = 64 << 10;
+
 /// The driver. Needs Linux 6.1 (deferred task work); better from 6.12 on (incremental buffers).
 pub struct IoUring {
     // Dropped in this order, after `drop` has joined what is in flight.
@@ -94,7 +103,7 @@ pub struct IoUring {
     sockets: Slab<Socket>,
     accepting: Slab<Box<Accepting>>,
     buffers: Buffers,
-    /// Receives that ran out of buffers, oldest first.
+    /// Receives that ran out of buffers, or took one and are to take another, oldest first.
     starved: VecDeque<SocketKey>,
     /// One did since the last wait.
     ran_out: bool,
@@ -241,7 +250,8 @@ impl IoUring {
                     return self.queue(token, Outcome::Sent(batch, Ok(())));
                 }
                 // A gathered one may take several operations.
-                batch.set_lazy(batch.is_lazy() && batch.single().is_some());
+                let small = batch.remaining() <= LAZY_BYTES_MAX && batch.single().is_some();
+                batch.set_lazy(batch.is_lazy() && small);
                 socket.send_token = token;
                 socket.send_cancelled = false;
                 socket.batch = Some(batch);
@@ -414,6 +424,7 @@ impl IoUring {
             if more {
                 self.checks.note(key, socket);
             }
+            socket.bulky = if socket.bulky { len >= BULKY_STAYS_BYTES } else { len >= BULKY_BYTES };
             out.push(Completion { token, outcome: Outcome::Received(Received::Data(lease)) });
         } else if let Some(buffer) = buffer {
             self.buffers.unused(buffer, buffer_more);
@@ -424,12 +435,12 @@ impl IoUring {
             Ok(_) | Err(Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN) if given_up => {
                 end = Some(gone);
             }
+            // The engine comes first: it may want no more for now. And what was received is sent on while caches have it.
+            Ok(1..) if self.sockets.get(key.0).is_some_and(|socket| socket.bulky) => self.put_off(key),
             // The kernel ended the stream for a reason of its own: it goes on.
             Ok(_) | Err(Errno::INTR | Errno::AGAIN) => self.arm_receive(key),
             Err(Errno::NOBUFS) => {
-                let socket = self.sockets.get_mut(key.0).expect("looked up above");
-                socket.receiving = Receiving::Starved;
-                self.starved.push_back(key);
+                self.put_off(key);
                 self.ran_out = true;
             }
             Err(errno) => end = Some(Received::Failed(errno::fault(errno))),
@@ -440,6 +451,13 @@ impl IoUring {
         if !more {
             self.finish_close(key);
         }
+    }
+
+    /// A receive is armed by the next wait, if there is a buffer.
+    fn put_off(&mut self, key: SocketKey) {
+        let socket = self.sockets.get_mut(key.0).expect("a slot is not freed while a receive is in flight");
+        socket.receiving = Receiving::Starved;
+        self.starved.push_back(key);
     }
 
     fn sent(&mut self, key: SocketKey, result: i32, out: &mut Vec<Completion>) {

@@ -47,7 +47,7 @@ pub(super) enum Receiving {
     Armed,
     /// The kernel has it and has been asked to give it up.
     Cancelling,
-    /// It waits for a buffer to come back.
+    /// It waits for the next wait, and for a buffer to come back.
     Starved,
 }
 
@@ -110,6 +110,8 @@ pub(super) struct Socket {
     pub(super) listening: Option<Box<Listening>>,
     pub(super) descriptor: Descriptor,
     pub(super) receiving: Receiving,
+    /// What comes on it fills buffers: it is received from one buffer at a time.
+    pub(super) bulky: bool,
     pub(super) closing: bool,
     /// Nothing was submitted on it since it was accepted (sentence 13).
     pub(super) movable: bool,
@@ -139,6 +141,7 @@ impl Socket {
         Self {
             descriptor,
             receiving: Receiving::Idle,
+            bulky: false,
             closing: false,
             movable: false,
             listed: false,
@@ -175,8 +178,16 @@ impl Socket {
     }
 
     pub(super) fn receive(&self, key: SocketKey) -> squeue::Entry {
-        on!(&self.descriptor, |fd| opcode::RecvMulti::new(fd, buffers::GROUP).build())
-            .user_data(Tag::Receive.with(key.0))
+        let entry = if self.bulky {
+            // The kernel takes as much as the buffer holds.
+            on!(&self.descriptor, |fd| opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+                .buf_group(buffers::GROUP)
+                .build())
+            .flags(squeue::Flags::BUFFER_SELECT)
+        } else {
+            on!(&self.descriptor, |fd| opcode::RecvMulti::new(fd, buffers::GROUP).build())
+        };
+        entry.user_data(Tag::Receive.with(key.0))
     }
 
     /// A look at the front of the stream that takes nothing and does not wait.

@@ -25,6 +25,7 @@ mod descriptors;
 #[cfg(target_os = "linux")]
 mod disks;
 mod files;
+mod lazy;
 #[cfg(unix)]
 mod local;
 mod moving;
@@ -213,6 +214,16 @@ macro_rules! suite {
                     s09_no_wake_of_four_threads_is_lost,
                     s09_wakes_do_not_disturb_completions,
                     s09_a_waker_outlives_its_driver,
+                ]
+                lazy: [
+                    s08_a_lazy_send_is_told_by_the_end_of_the_next_wait,
+                    s08_a_time_out_tells_of_lazy_sends,
+                    s08_a_lazy_send_that_finds_no_room_goes_on_and_ends_a_wait,
+                    s08_a_lazy_send_of_many_pieces_arrives_in_order,
+                    s08_a_lazy_send_to_who_has_gone_fails_at_once,
+                    s10_a_close_joins_a_lazy_send,
+                    s06_a_lazy_send_can_be_cancelled,
+                    s01_a_driver_can_be_dropped_with_lazy_sends,
                 ]
                 spin: [
                     s08_a_wait_that_looks_first_takes_its_time_and_no_longer,
