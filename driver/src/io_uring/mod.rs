@@ -19,6 +19,7 @@
 //! | `accept` | accepting and connecting |
 //! | `accept_flags` | accepts that wait first, and such as do not wait |
 //! | `file` | appending to files |
+//! | `alarm` | the one timer of waits that end by themselves |
 //! | `again` | cancelling again what a cancel missed |
 //! | `check` | finding the resets that the kernel's receive misses |
 //! | `tag` | what a completion is about |
@@ -29,6 +30,7 @@
 mod accept;
 mod accept_flags;
 mod again;
+mod alarm;
 mod buffers;
 mod check;
 mod file;
@@ -60,6 +62,7 @@ pub use probe::{Features, probe};
 use self::{
     accept::Accepting,
     again::Ending,
+    alarm::Alarm,
     buffers::Buffers,
     check::Checks,
     file::RingFile,
@@ -127,6 +130,7 @@ pub struct IoUring {
     /// Accepts can wait before they are tried (6.10).
     accepts_wait_first: bool,
     checks: Checks,
+    alarm: Alarm,
     ending: Ending,
     files: Slab<Box<RingFile>>,
     /// Rotates files; started with the first time.
@@ -187,6 +191,7 @@ impl IoUring {
             places,
             accepts_wait_first,
             checks: Checks::default(),
+            alarm: Alarm::default(),
             ending: Ending::default(),
             files: Slab::new(FILES_MAX),
             helper: None,
@@ -398,6 +403,7 @@ impl IoUring {
             Tag::Wake if !more => self.watch_wakes(),
             // A lazy send's was looked at before.
             Tag::Wake | Tag::Ignored | Tag::LazySend => {}
+            Tag::Alarm => self.alarm.note_rung(),
             Tag::Append => self.appended(FileKey(key), entry.result(), out),
             Tag::Sync => self.synced(FileKey(key), entry.result(), out),
             Tag::Over => self.over(FileKey(key), out),
@@ -503,7 +509,10 @@ impl IoUring {
     /// One call into the kernel, and what is complete after it. True if someone woke us.
     fn turn(&mut self, sleep: Sleep, completions: &mut Vec<Completion>) -> io::Result<bool> {
         let result = match sleep {
-            Sleep::AtMost(timeout) if self.waker.fall_asleep() => self.ring.flush_and_wait(timeout),
+            Sleep::AtMost(timeout) if self.waker.fall_asleep() => {
+                let timeout = timeout.and_then(|timeout| self.set_alarm(timeout));
+                self.ring.flush_and_wait(timeout)
+            }
             _ => self.ring.flush(),
         };
         let woken = self.waker.awake();
@@ -627,7 +636,6 @@ enum Sleep {
     AtMost(Option<Duration>),
 }
 
-/// How a receive ends when a check has found its end.
 /// How long the table of sockets is, which may not be longer than that of the process, and how many sockets the driver
 /// takes. A listener is a socket that needs no slot of the table: with one of them, every slot can hold a session.
 fn table(sockets_max: u32, open_files_max: u64) -> (u32, u32) {
@@ -635,6 +643,7 @@ fn table(sockets_max: u32, open_files_max: u64) -> (u32, u32) {
     (slots, sockets_max.min(slots.saturating_add(1)))
 }
 
+/// How a receive ends when a check has found its end.
 fn ended(end: Result<(), Fault>) -> Received {
     match end {
         Ok(()) => Received::EndOfStream,

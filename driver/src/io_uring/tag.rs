@@ -29,6 +29,8 @@ pub(super) enum Tag {
     Sync = 10,
     /// Send on the socket of this key that ended inside the call that handed it over, and not well.
     LazySend = 12,
+    /// The timer that ends waits.
+    Alarm = 13,
     /// Nothing: what was in flight on the file of this key is over, and its outcome may come out.
     Over = 11,
 }
@@ -68,6 +70,7 @@ impl Tag {
             10 => Self::Sync,
             11 => Self::Over,
             12 => Self::LazySend,
+            13 => Self::Alarm,
             other => panic!("a completion with unknown user data kind {other}"),
         };
         let index = (user_data >> 32) as u32 & (INDEX_MAX - 1);
@@ -87,6 +90,7 @@ mod tests {
             Tag::Receive,
             Tag::Send,
             Tag::LazySend,
+            Tag::Alarm,
             Tag::Shutdown,
             Tag::Accept,
             Tag::Connect,
