@@ -48,7 +48,7 @@ counters! {
     accept_faults,
     /// Bytes received.
     bytes_received,
-    /// Bytes that the system took for sending.
+    /// Bytes that were handed to the system and that it took; a send that nobody waits for counts when it is handed over.
     bytes_sent,
     /// Frames given to the handler.
     frames_received,

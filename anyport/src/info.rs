@@ -11,7 +11,7 @@ use anyport_driver::PeerAddress;
 pub struct Traffic {
     /// Bytes received.
     pub bytes_received: u64,
-    /// Bytes that the system took for sending.
+    /// Bytes that were handed to the system and that it took; a send that nobody waits for counts when it is handed over.
     pub bytes_sent: u64,
     /// Frames given to the handler.
     pub frames_received: u64,
