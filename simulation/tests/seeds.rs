@@ -10,7 +10,7 @@ use anyport_simulation::{
 
 /// What the digests of the first hundred seeds add up to. The same on every system and in every build; another one
 /// if a seed comes to stand for something else, or if the engine makes other calls. Then put the new one here.
-const DIGEST: u64 = 0x4c53_86d0_b8d8_3df0;
+const DIGEST: u64 = 0xb3e7_c6c8_281e_81d6;
 
 fn seeds(count: u64, steps: u64, canary: bool) -> Found {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
