@@ -345,6 +345,10 @@ pub fn blame<T>(server: &mut Running, result: std::result::Result<T, Fault>) -> 
 /// Lets the server finish what it allocates and frees after its last message.
 const MEMORY_SETTLE: Duration = Duration::from_millis(300);
 
+/// Until then a server does what it does once after it was last spoken to: on io_uring, anyport looks once at each socket that
+/// falls quiet.
+const SILENCE_BEGINS: Duration = Duration::from_secs(2);
+
 /// How long a server is watched while nobody says anything: several turns of the timers that some have.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -362,6 +366,7 @@ fn measure_memory(workload: Workload, server: &Server, index: u16, programs: &Pr
     let with_sessions = memory(&running)?;
     let cpu =
         |server: &Running| Scheduled::of_process(server.pid()).context("reading the server's schedstat");
+    thread::sleep(SILENCE_BEGINS);
     let (start, cpu_before) = (Instant::now(), cpu(&running)?);
     thread::sleep(SILENCE);
     let silent_ns = cpu(&running)?.cpu_ns - cpu_before.cpu_ns;

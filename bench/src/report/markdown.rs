@@ -93,11 +93,11 @@ impl Markdown<'_> {
         }
         writeln!(
             f,
-            "\nLatency from the moment when a message was due: p50, p99 and p99.9, medians of the rounds.\n"
+            "\nLatency from the moment when a message was due: p50 (median of the rounds), p99 and p99.9 (their lower quartile).\n"
         )?;
         self.table(f, lines, |line, name| {
             let tail = line.cell(name)?.latency?;
-            let figures = [tail.p50_us, tail.p99_us, tail.p999_us].map(|spread| duration_us(spread.median));
+            let figures = tail.figures_us().map(duration_us);
             Some(figures.join(", "))
         })
     }

@@ -164,6 +164,18 @@ pub struct Tail {
     pub p999_us: Spread,
 }
 
+impl Tail {
+    /// p50, p99 and p99.9, as they are shown and compared: the median of the rounds, and for the tails their lower quartile.
+    /// When the host takes a processor away for milliseconds, that tells nothing of the server in whose visit it falls.
+    pub fn figures_us(&self) -> [f64; 3] {
+        [self.p50_us.median, self.p99_us.quartile_1, self.p999_us.quartile_1]
+    }
+
+    pub fn p99(&self) -> f64 {
+        self.figures_us()[1]
+    }
+}
+
 impl Record {
     pub fn new(machine: Machine, servers: &[Server], effort: Effort, cpus: (usize, usize)) -> Self {
         Self {

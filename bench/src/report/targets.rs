@@ -148,7 +148,7 @@ impl Rule {
                 Some((format!("nearest: {name}, {figure:.2} times ours"), figure > 1.0))
             }
             Self::TailBelowAll => {
-                let p99 = |name: &str| Some(line.cell(name)?.latency?.p99_us.median);
+                let p99 = |name: &str| Some(line.cell(name)?.latency?.p99());
                 let ours = p99(OURS)?;
                 let peers = record.peers().filter_map(|peer| Some((&peer.name, p99(&peer.name)?)));
                 let (name, theirs) = peers.min_by(|a, b| a.1.total_cmp(&b.1))?;

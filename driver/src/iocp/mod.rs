@@ -402,7 +402,10 @@ impl Driver for Iocp {
         let start = completions.len();
         let limit = start + COMPLETIONS_MAX;
         self.files.collect(&mut self.finished);
-        self.finished.deliver(completions, limit);
+        // Ends of sends that nobody waits for come with what else there is.
+        if self.finished.is_urgent() {
+            self.finished.deliver(completions, limit);
+        }
         // What is sent in answer to what this delivers leaves before the system is asked for more: one call
         // to it a turn. Not twice in a row, or a caller that always sends would never receive.
         self.system_skipped = completions.len() > start && !self.system_skipped;
@@ -416,7 +419,9 @@ impl Driver for Iocp {
         loop {
             self.top_up_accepts(false);
             self.cancel_again();
-            self.finished.deliver(completions, limit);
+            if self.finished.is_urgent() {
+                self.finished.deliver(completions, limit);
+            }
             let blocks = timeout != Some(Duration::ZERO) && completions.len() == start && !self.has_work();
             let pause = if blocks {
                 if deadline.is_none() {

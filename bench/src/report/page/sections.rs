@@ -211,18 +211,16 @@ pub fn latency(record: &Record, has_picture: bool) -> Option<String> {
             let tail = line.cell(&server.name).and_then(|cell| cell.latency);
             match tail {
                 Some(tail) => {
-                    let least = |cell: &super::super::record::Cell| {
-                        Some(format!("{:.2}", cell.latency?.p99_us.median))
-                    };
+                    let least =
+                        |cell: &super::super::record::Cell| Some(format!("{:.2}", cell.latency?.p99()));
                     let p99s = || {
                         let engines = servers.iter().filter(|server| server.class != Class::Bare);
-                        engines.filter_map(|server| Some(line.cell(&server.name)?.latency?.p99_us.median))
+                        engines.filter_map(|server| Some(line.cell(&server.name)?.latency?.p99()))
                     };
                     let is_least = server.class != Class::Bare
                         && p99s().reduce(f64::min).map(|us| format!("{us:.2}"))
                             == line.cell(&server.name).and_then(least);
-                    let [p50, p99, p999] =
-                        [tail.p50_us, tail.p99_us, tail.p999_us].map(|us| duration_us(us.median));
+                    let [p50, p99, p999] = tail.figures_us().map(duration_us);
                     format!("{p50} / {} / {p999}", bold_if(is_least, &p99))
                 }
                 None => line.missing(&server.name).unwrap_or("–").to_owned(),
@@ -240,7 +238,9 @@ pub fn latency(record: &Record, has_picture: bool) -> Option<String> {
     Some(format!(
         "## Latency\n\nMessages are sent when they are due, whether or not earlier ones have been answered, and latency counts \
          from the moment when a message was due: a server that stalls cannot hide it. A share of load is one of what the slowest \
-         server of this run can do, so that all can keep up. The lowest p99 among engines is bold.\n\n{picture}{}",
+         server of this run can do, so that all can keep up. p50 is the median of the rounds; p99 and p99.9 are their lower \
+         quartile, for every server: when the host takes a processor away for milliseconds, in whichever server's visit that \
+         falls, that tells nothing of the server. The lowest p99 among engines is bold.\n\n{picture}{}",
         table(&headings, &rows)?
     ))
 }

@@ -22,8 +22,8 @@ const FOOT_HEIGHT: f64 = 34.0;
 pub fn latency(record: &Record) -> Option<String> {
     let lines: Vec<&Line> = record.timed().filter(|line| line.has_latency()).collect();
     let tails = || lines.iter().flat_map(|line| servers(record, line).map(|(_, tail)| tail));
-    let least = tails().map(|tail| tail.p50_us.median).reduce(f64::min)?;
-    let greatest = tails().map(|tail| tail.p999_us.median).reduce(f64::max)?;
+    let least = tails().map(|tail| tail.figures_us()[0]).reduce(f64::min)?;
+    let greatest = tails().map(|tail| tail.figures_us()[2]).reduce(f64::max)?;
     let axis = Axis::new(least, greatest);
     let rows = |line: &Line| servers(record, line).count() as f64;
     let panel_height = |line: &Line| TITLE_HEIGHT + rows(line) * ROW_STEP + AXIS_HEIGHT;
@@ -68,17 +68,12 @@ fn panel(canvas: &mut Canvas, record: &Record, line: &Line, top: f64, axis: &Axi
         let middle = first + index as f64 * ROW_STEP + ROW_STEP / 2.0 - 1.0;
         let name = Type::BODY.class(name_class(server)).end();
         canvas.text(MARGIN + NAMES_WIDTH - 8.0, middle + 4.0, name, &server.name);
-        let [p50, p99, p999] = [tail.p50_us, tail.p99_us, tail.p999_us].map(|spread| axis.x(spread.median));
+        let [p50, p99, p999] = tail.figures_us().map(|us| axis.x(us));
         canvas.curve(&[(p50, middle), (p999, middle)], &server.color, 2.0);
         canvas.dot(p999, middle, 2.5, &server.color);
         canvas.ring(p50, middle, 4.5, &server.color);
         canvas.dot(p99, middle, 5.0, &server.color);
-        canvas.text(
-            p999 + 8.0,
-            middle + 4.0,
-            Type::SMALL,
-            &format!("p99 {}", duration_us(tail.p99_us.median)),
-        );
+        canvas.text(p999 + 8.0, middle + 4.0, Type::SMALL, &format!("p99 {}", duration_us(tail.p99())));
     }
 }
 
