@@ -220,6 +220,43 @@ fn tokens_come_when_the_system_took_their_bytes_and_not_after_a_failure() {
 }
 
 #[test]
+fn a_send_that_nobody_waits_for_is_lazy_and_holds_up_who_comes_to_wait() {
+    let (mut connection, mut pool) = (Connection::open(false), ChunkPool::new());
+    let sent_out = |connection: &mut Connection, pool: &mut ChunkPool| {
+        send(connection, pool, b"an answer", Overflow::Close, false);
+        poll_send(connection, pool).expect("something is queued")
+    };
+    let mut batch = sent_out(&mut connection, &mut pool);
+    assert!(batch.is_lazy() && connection.is_lazy() && !connection.is_held_up());
+    // More is queued behind it: its end lets something happen.
+    send(&mut connection, &mut pool, b"more", Overflow::Close, false);
+    assert!(connection.is_held_up());
+    batch.advance(9);
+    connection.handle_sent(batch, Ok(()), &MARKS, &mut pool);
+    assert!(!connection.is_held_up() && !connection.is_lazy());
+    let mut batch = poll_send(&mut connection, &mut pool).unwrap();
+    batch.advance(4);
+    connection.handle_sent(batch, Ok(()), &MARKS, &mut pool);
+
+    // The handler asked to be told, or the session drains: somebody waits from the beginning.
+    send(&mut connection, &mut pool, b"an answer", Overflow::Close, false);
+    connection.notify(1);
+    let mut batch = poll_send(&mut connection, &mut pool).unwrap();
+    assert!(!batch.is_lazy() && !connection.is_held_up());
+    batch.advance(9);
+    connection.handle_sent(batch, Ok(()), &MARKS, &mut pool);
+    assert_eq!(connection.next_sent_token(), Some(1));
+
+    // It begins to drain while one is in flight, and a batch that comes back is somebody's again.
+    let batch = sent_out(&mut connection, &mut pool);
+    assert!(batch.is_lazy());
+    connection.drain(CloseReason::Drained);
+    assert!(connection.is_held_up());
+    pool.give(batch);
+    assert!(!pool.take().is_lazy());
+}
+
+#[test]
 fn above_the_allowance_what_must_arrive_closes_and_the_rest_is_skipped() {
     let (mut connection, mut pool) = (Connection::open(false), ChunkPool::new());
     pool.set_allowance(100);
