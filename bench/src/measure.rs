@@ -258,7 +258,7 @@ pub fn measure(
     Ok(outcome)
 }
 
-/// Messages a second of the slowest server, each connection sending its next message when the one before is back.
+/// Messages a second of the slowest server (not of one with a thread for each session, unless there is no other), each connection sending its next message when the one before is back.
 fn saturated(contestants: &mut Vec<Contestant>, outcome: &mut Outcome, effort: Effort) -> f64 {
     let mut rates = vec![Vec::new(); contestants.len()];
     // The first round warms up.
@@ -276,8 +276,15 @@ fn saturated(contestants: &mut Vec<Contestant>, outcome: &mut Outcome, effort: E
             true
         });
     }
-    let medians = rates.into_iter().filter_map(Spread::of).map(|rate| rate.median);
-    medians.fold(f64::INFINITY, f64::min)
+    let measured = contestants.iter().zip(rates).filter_map(|(contestant, rates)| {
+        Some((contestant.server.has_many_threads(), Spread::of(rates)?.median))
+    });
+    let measured: Vec<_> = measured.collect();
+    // A server with a thread for each session is so much slower that its half is idleness for all others.
+    let slowest = |many: bool| {
+        measured.iter().filter(|(threads, _)| *threads == many).map(|(_, rate)| *rate).reduce(f64::min)
+    };
+    slowest(false).or(slowest(true)).unwrap_or(f64::INFINITY)
 }
 
 /// Enough for a median.
