@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyport_driver::{
@@ -247,7 +247,7 @@ impl<D: Driver> ServiceOnShard<D> for RelayService {
         }
     }
 
-    fn next_timer(&self) -> Option<Duration> {
+    fn next_timer(&self) -> Option<Instant> {
         None
     }
 

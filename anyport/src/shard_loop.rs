@@ -82,33 +82,27 @@ impl<D: Driver> ShardLoop<D> {
 
     /// One turn: wait, completions, mailbox, timers, flush. True when all is over.
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
-        let due = self.timeout();
-        let timeout = due.map(|due| match due {
-            Duration::ZERO => due,
-            due => left_of(due, self.now, self.io.now()),
-        });
-        self.turn_within(timeout, due)
+        let due = self.due_at();
+        self.turn_until(due, due)
     }
 
     /// A turn that does not wait.
     pub(crate) fn turn_at_once(&mut self) -> io::Result<bool> {
-        self.turn_within(Some(Duration::ZERO), self.timeout())
+        self.turn_until(Some(self.now), self.due_at())
     }
 
-    /// A turn that waits for `timeout` at most; it is due when `due` has passed since the last one.
-    fn turn_within(&mut self, timeout: Option<Duration>, due: Option<Duration>) -> io::Result<bool> {
-        let due = due.map(|due| self.now + due);
-        let mut completions = std::mem::take(&mut self.completions);
-        self.io.wait(timeout, &mut completions)?;
-        self.now = self.io.now();
-        let stalled = due.is_some_and(|due| self.now.saturating_duration_since(due) > STALL);
-        for service in &mut self.services {
-            service.set_now(self.now);
+    /// A turn that waits until `end` at most; it is due at `due`.
+    fn turn_until(&mut self, end: Option<Instant>, due: Option<Instant>) -> io::Result<bool> {
+        let Self { io, services, completions, now, first, .. } = self;
+        io.wait_until(end, completions)?;
+        *now = io.now();
+        let stalled = due.is_some_and(|due| due < *now && now.duration_since(due) > STALL);
+        for service in &mut *services {
+            service.set_now(*now);
         }
         for completion in completions.drain(..) {
-            self.services[service_of(completion.token) - self.first].complete(&mut self.io, completion);
+            services[service_of(completion.token) - *first].complete(io, completion);
         }
-        self.completions = completions;
         self.follow_phase();
         self.follow_hurry();
         self.more_jobs = false;
@@ -128,14 +122,6 @@ impl<D: Driver> ShardLoop<D> {
         self.services.iter_mut().all(|service| service.end_jobs())
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        if self.more_jobs {
-            return Some(Duration::ZERO);
-        }
-        let hard_end = self.hard_end.map(|end| end.saturating_duration_since(self.now));
-        self.services.iter().filter_map(|service| service.next_timer()).chain(hard_end).min()
-    }
-
     /// The driver.
     pub(crate) fn io(&self) -> &D {
         &self.io
@@ -151,9 +137,20 @@ impl<D: Driver> ShardLoop<D> {
         &self.services
     }
 
-    /// When it has something to do by itself, whatever completes: a timer, or jobs that the last turn left.
+    /// When it has something to do by itself, whatever completes: a timer, or jobs that the last turn left. Not before
+    /// the last turn. An instant, and not how long until then: what a turn takes does not make timers late.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        self.timeout().map(|timeout| self.now + timeout)
+        if self.more_jobs {
+            return Some(self.now);
+        }
+        let mut due = self.hard_end;
+        for service in &self.services {
+            due = match (due, service.next_timer()) {
+                (Some(due), Some(timer)) => Some(due.min(timer)),
+                (due, timer) => due.or(timer),
+            };
+        }
+        due.map(|due| due.max(self.now))
     }
 
     /// Drains or aborts when someone asked for it.
@@ -193,24 +190,5 @@ impl<D: Driver> ShardLoop<D> {
             self.phase = Phase::Abort;
             self.hard_end = None;
         }
-    }
-}
-
-/// What is left of `due`, which counts from the beginning of the last turn: what the turn took is not waited for once
-/// more.
-fn left_of(due: Duration, began: Instant, now: Instant) -> Duration {
-    due.saturating_sub(now.saturating_duration_since(began))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_turn_does_not_make_timers_late_by_its_own_length() {
-        let began = Instant::now();
-        let ms = Duration::from_millis;
-        assert_eq!(left_of(ms(50), began, began + ms(40)), ms(10));
-        assert_eq!(left_of(ms(50), began, began + ms(90)), Duration::ZERO);
     }
 }

@@ -178,6 +178,16 @@ pub trait Driver: Sized {
     /// Only if the driver itself can no longer work; sockets' faults are completions.
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()>;
 
+    /// As [`wait`](Self::wait), at most until `deadline`; not at all if that has come by what [`now`](Self::now) says. A
+    /// driver whose waits end by a timer that is set already need not read the clock for it.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    fn wait_until(&mut self, deadline: Option<Instant>, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(self.now()));
+        self.wait(timeout, completions)
+    }
+
     /// The received bytes.
     ///
     /// # Panics
@@ -193,7 +203,8 @@ pub trait Driver: Sized {
     /// A handle that ends this driver's wait from any thread.
     fn waker(&self) -> Waker;
 
-    /// The time: the system's monotonic clock, or the simulator's.
+    /// The time: the system's monotonic clock, or the simulator's. It may stand still between two waits, at the end of the
+    /// first.
     fn now(&self) -> Instant;
 
     /// Takes an accepted socket out of the driver; its key is dead from then on. `None` if there is no such

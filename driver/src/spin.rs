@@ -51,6 +51,18 @@ impl Spin {
         }
     }
 
+    /// As [`goes_on`](Self::goes_on), of a wait that would sleep until `end`.
+    #[inline]
+    pub(crate) fn goes_on_until(&mut self, end: Option<Instant>) -> bool {
+        match self.state {
+            State::Spent => false,
+            state => {
+                let now = Instant::now();
+                self.goes_on_at(state, now, end.map(|end| end.saturating_duration_since(now)))
+            }
+        }
+    }
+
     fn goes_on_at(&mut self, state: State, now: Instant, pause: Option<Duration>) -> bool {
         let until = match state {
             State::Until(until) => until,

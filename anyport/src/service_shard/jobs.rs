@@ -15,8 +15,10 @@ const JOBS_MAX: usize = 1024;
 impl<H: Handler> ServiceShard<H> {
     pub(super) fn take_jobs<D: Driver>(&mut self, io: &mut D) -> bool {
         // What these refuse again waits for the next turn.
-        for job in self.local.offloads.take_refused() {
-            self.run_job(io, job);
+        if self.local.offloads.has_refused() {
+            for job in self.local.offloads.take_refused() {
+                self.run_job(io, job);
+            }
         }
         let more = self.take_mail(io);
         more || self.local.offloads.has_refused()

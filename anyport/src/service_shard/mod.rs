@@ -15,11 +15,7 @@ mod receive;
 mod timers;
 mod turns;
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use anyport_core::{
     ChunkPool, CloseReason, Codec, FaultKind, Limits, SessionId, Slab, SlabKey, TimerWheel,
@@ -78,7 +74,8 @@ pub(crate) trait ServiceOnShard<D: Driver> {
     /// `stalled` tells that the shard could have no turn for a while.
     fn fire_timers(&mut self, stalled: bool);
     fn flush(&mut self, io: &mut D);
-    fn next_timer(&self) -> Option<Duration>;
+    /// When it has something to do by itself; possibly before the last turn.
+    fn next_timer(&self) -> Option<Instant>;
     fn drain(&mut self, io: &mut D);
     fn abort(&mut self);
     fn is_finished(&self) -> bool;
@@ -327,8 +324,8 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.end_files();
     }
 
-    fn next_timer(&self) -> Option<Duration> {
-        self.until_next_timer()
+    fn next_timer(&self) -> Option<Instant> {
+        self.due_at()
     }
 
     fn drain(&mut self, io: &mut D) {

@@ -76,9 +76,9 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for OfflineService<H> {
         service.flush(io);
     }
 
-    fn next_timer(&self) -> Option<Duration> {
+    fn next_timer(&self) -> Option<Instant> {
         if self.io.has_work() {
-            return Some(Duration::ZERO);
+            return Some(self.service.local.now);
         }
         ServiceOnShard::<Pipes>::next_timer(&self.service)
     }

@@ -1,6 +1,6 @@
 //! What the wheel says is due.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyport_core::{
     CloseReason, SlabKey, State,
@@ -76,7 +76,7 @@ impl<H: Handler> ServiceShard<H> {
         }
     }
 
-    pub(super) fn until_next_timer(&self) -> Option<Duration> {
+    pub(super) fn due_at(&self) -> Option<Instant> {
         let is_due = self.local.dialing.as_ref().is_some_and(|dialing| dialing.is_due());
         let has_files_to_flush = !self.local.files.dirty.is_empty();
         if is_due
@@ -85,15 +85,12 @@ impl<H: Handler> ServiceShard<H> {
             || self.local.offloads.has_refused()
             || has_files_to_flush
         {
-            return Some(Duration::ZERO);
+            return Some(self.local.now);
         }
         let tick = self.local.wheel.next_tick()?;
-        let due = wheel::TICK
-            .saturating_mul(u32::try_from(tick.saturating_sub(self.local.tick)).unwrap_or(u32::MAX));
-        // The tick itself has begun already: subtract what has passed of it.
-        let since_start = self.local.now.saturating_duration_since(self.local.started);
-        let into_tick = since_start.as_nanos() % wheel::TICK.as_nanos();
-        Some(due.saturating_sub(Duration::from_nanos(into_tick as u64)))
+        // What is farther is looked at once more then: no time of it overflows.
+        let ahead = tick.saturating_sub(self.local.tick).min(u64::from(u32::MAX));
+        Some(self.local.started + wheel::duration_of(self.local.tick + ahead))
     }
 
     /// The idle timer of a session: due, or moved on by what has arrived since.

@@ -38,8 +38,8 @@ impl Ending {
     }
 
     /// When to look again at the latest.
-    pub(super) fn due(&self) -> Option<Instant> {
-        (!self.sockets.is_empty()).then(|| Instant::now() + PATIENCE)
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        (!self.sockets.is_empty()).then(|| now + PATIENCE)
     }
 }
 

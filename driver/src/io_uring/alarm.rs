@@ -34,16 +34,18 @@ impl Alarm {
 }
 
 impl IoUring {
-    /// Sees to it that a wait ends after `timeout`: by what it returns, or by the alarm.
-    pub(super) fn set_alarm(&mut self, timeout: Duration) -> Option<Duration> {
-        let until = Instant::now().checked_add(timeout).filter(|_| timeout >= SHORT);
-        let Some(until) = until else { return Some(timeout) };
-        if self.alarm.rings_at.is_some_and(|at| at <= until) {
+    /// Sees to it that a wait ends at `end`: by the time-out that it returns, or by the alarm.
+    pub(super) fn set_alarm(&mut self, end: Instant) -> Option<Duration> {
+        if self.alarm.rings_at.is_some_and(|at| at <= end) {
             return None;
+        }
+        let timeout = end.saturating_duration_since(Instant::now());
+        if timeout < SHORT {
+            return Some(timeout);
         }
         *self.alarm.time = types::Timespec::from(timeout);
         let time: *const types::Timespec = &raw const *self.alarm.time;
-        let entry = match self.alarm.rings_at.replace(until) {
+        let entry = match self.alarm.rings_at.replace(end) {
             None => {
                 self.ring.owe();
                 opcode::Timeout::new(time).build().user_data(Tag::Alarm.plain())

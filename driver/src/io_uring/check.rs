@@ -56,7 +56,7 @@ impl IoUring {
         if self.checks.listed.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = self.now;
         let due = *self.checks.due.get_or_insert(now + INTERVAL);
         if now < due {
             return;

@@ -138,6 +138,8 @@ pub struct IoUring {
     event: Arc<OwnedFd>,
     waker: Waker,
     spin: Spin,
+    /// The time at the end of the last call into the kernel that a wait made: the clock is read once a turn.
+    now: Instant,
 }
 
 impl IoUring {
@@ -198,6 +200,7 @@ impl IoUring {
             event,
             waker,
             spin: Spin::new(&config),
+            now: Instant::now(),
         };
         driver.watch_wakes();
         Ok(driver)
@@ -509,17 +512,20 @@ impl IoUring {
     /// One call into the kernel, and what is complete after it. True if someone woke us.
     fn turn(&mut self, sleep: Sleep, completions: &mut Vec<Completion>) -> io::Result<bool> {
         let result = match sleep {
-            Sleep::AtMost(timeout) if self.waker.fall_asleep() => {
-                let timeout = timeout.and_then(|timeout| self.set_alarm(timeout));
+            Sleep::Until(end) if self.waker.fall_asleep() => {
+                let timeout = end.and_then(|end| self.set_alarm(end));
                 self.ring.flush_and_wait(timeout)
             }
             _ => self.ring.flush(),
         };
         let woken = self.waker.awake();
+        self.now = Instant::now();
         result?;
         self.ending.note_submitted();
         let queued = self.queued.len().min(COMPLETIONS_MAX);
-        completions.extend(self.queued.drain(..queued));
+        if queued > 0 {
+            completions.extend(self.queued.drain(..queued));
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         // One entry may be two outcomes: the last data of a receive, and its end.
         self.ring.take(&mut scratch, (COMPLETIONS_MAX - queued) / 2);
@@ -563,29 +569,27 @@ impl IoUring {
 
     /// How a wait goes on that found nothing: it sleeps, or looks around for a while, without a system call until there is
     /// something. What was submitted is handed over first.
-    fn sleep_or_look(&mut self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Sleep {
-        let patience = self.patience(timeout, deadline);
-        if !self.spin.goes_on(patience) {
-            return Sleep::AtMost(patience);
+    fn sleep_or_look(&mut self, deadline: Option<Instant>) -> Sleep {
+        let end = self.end_of_sleep(deadline);
+        if !self.spin.goes_on_until(end) {
+            return Sleep::Until(end);
         }
         if !self.ring.has_submissions() {
-            while !self.ring.has_news() && !self.waker.is_notified() && self.spin.goes_on(patience) {}
+            while !self.ring.has_news() && !self.waker.is_notified() && self.spin.goes_on_until(end) {}
         }
         Sleep::No
     }
 
-    /// How long a wait may sleep: until the caller's deadline or the next retry of an accept.
-    fn patience(&self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Option<Duration> {
-        let own = [self.retry_at, self.checks.due(), self.ending.due()].into_iter().flatten().min();
-        if timeout.is_none() && own.is_none() {
-            return None;
+    /// Until when a wait may sleep: the caller's deadline, or when the driver itself has something to do.
+    fn end_of_sleep(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let mut end = deadline;
+        for own in [self.retry_at, self.checks.due(), self.ending.due(self.now)] {
+            end = match (end, own) {
+                (Some(end), Some(own)) => Some(end.min(own)),
+                (end, own) => end.or(own),
+            };
         }
-        let now = Instant::now();
-        if deadline.is_none() {
-            *deadline = timeout.and_then(|timeout| now.checked_add(timeout));
-        }
-        let until = [*deadline, own].into_iter().flatten().min()?;
-        Some(until.saturating_duration_since(now))
+        end
     }
 }
 
@@ -633,7 +637,7 @@ impl Drop for IoUring {
 enum Sleep {
     No,
     /// Without bound for `None`.
-    AtMost(Option<Duration>),
+    Until(Option<Instant>),
 }
 
 /// How long the table of sockets is, which may not be longer than that of the process, and how many sockets the driver
@@ -728,8 +732,18 @@ impl Driver for IoUring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let deadline = match timeout {
+            Some(Duration::ZERO) => Some(self.now),
+            // Beyond what the clock can say is without bound.
+            Some(timeout) => Instant::now().checked_add(timeout),
+            None => None,
+        };
+        self.wait_until(deadline, completions)
+    }
+
+    fn wait_until(&mut self, deadline: Option<Instant>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let before = completions.len();
-        let mut deadline = None;
+        let is_due = |now: Instant| deadline.is_some_and(|deadline| deadline <= now);
         loop {
             self.replace_accepts();
             self.retry_accepts();
@@ -738,14 +752,14 @@ impl Driver for IoUring {
             self.feed_starved();
             self.collect_rotated();
             let quiet = self.queued.is_empty()
-                && timeout != Some(Duration::ZERO)
+                && !is_due(self.now)
                 && !self.ring.has_completions()
                 && !self.lazy_left;
             // Of those that were armed now, some may have nothing to receive: then the next ones have their turn.
             let idle = quiet && (self.starved.is_empty() || self.buffers.offered() == 0);
-            let sleep = if idle { self.sleep_or_look(timeout, &mut deadline) } else { Sleep::No };
+            let sleep = if idle { self.sleep_or_look(deadline) } else { Sleep::No };
             let woken = self.turn(sleep, completions)?;
-            let over = !quiet || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let over = !quiet || is_due(self.now);
             // What is left are completions of the driver's own doing, and its own timer.
             let something = woken || completions.len() > before;
             if something || over {
@@ -768,7 +782,7 @@ impl Driver for IoUring {
     }
 
     fn now(&self) -> Instant {
-        Instant::now()
+        self.now
     }
 
     fn detach(&mut self, socket: SocketKey) -> Option<Detached> {

@@ -178,7 +178,9 @@ impl Ring {
     /// Moves at most `most` completions to `out`, oldest first.
     pub(super) fn take(&mut self, out: &mut Vec<cqueue::Entry>, most: usize) {
         let stashed = self.stash.len().min(most);
-        out.extend(self.stash.drain(..stashed));
+        if stashed > 0 {
+            out.extend(self.stash.drain(..stashed));
+        }
         out.extend(self.uring.completion().take(most - stashed));
     }
 }

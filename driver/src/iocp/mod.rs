@@ -399,6 +399,12 @@ impl Driver for Iocp {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
+        // Beyond what the clock can say is without bound.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.wait_until(deadline, completions)
+    }
+
+    fn wait_until(&mut self, deadline: Option<Instant>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let start = completions.len();
         let limit = start + COMPLETIONS_MAX;
         self.files.collect(&mut self.finished);
@@ -414,23 +420,18 @@ impl Driver for Iocp {
             self.spin.note(true);
             return Ok(());
         }
-        // The clock is read only by a wait that may block.
-        let mut deadline = None;
         loop {
             self.top_up_accepts(false);
             self.cancel_again();
             if self.finished.is_urgent() {
                 self.finished.deliver(completions, limit);
             }
-            let blocks = timeout != Some(Duration::ZERO) && completions.len() == start && !self.has_work();
-            let pause = if blocks {
-                if deadline.is_none() {
-                    deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-                }
-                let pause = self.pause(deadline);
-                if self.spin.goes_on(pause) { Some(Duration::ZERO) } else { pause }
-            } else {
-                Some(Duration::ZERO)
+            let blocks = completions.len() == start && !self.has_work();
+            // The clock is read only by a wait that may block.
+            let pause = match if blocks { self.pause(deadline) } else { Some(Duration::ZERO) } {
+                Some(Duration::ZERO) => Some(Duration::ZERO),
+                pause if self.spin.goes_on(pause) => Some(Duration::ZERO),
+                pause => pause,
             };
             let woken = self.take_packets(pause)?;
             self.files.collect(&mut self.finished);
@@ -442,14 +443,8 @@ impl Driver for Iocp {
                 return Ok(());
             }
             // Nothing to report: a receive that was cancelled, a send that goes on, a packet that only woke us.
-            if let Some(timeout) = timeout {
-                let now = Instant::now();
-                if deadline.is_none() {
-                    deadline = now.checked_add(timeout);
-                }
-                if deadline.is_some_and(|deadline| deadline <= now) {
-                    return Ok(());
-                }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(());
             }
         }
     }

@@ -366,6 +366,12 @@ impl Driver for Readiness {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
+        // Beyond what the clock can say is without bound.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.wait_until(deadline, completions)
+    }
+
+    fn wait_until(&mut self, deadline: Option<Instant>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let start = completions.len();
         let limit = start + COMPLETIONS_MAX;
         self.files.collect(&mut self.finished);
@@ -390,19 +396,14 @@ impl Driver for Readiness {
             self.spin.note(true);
             return Ok(());
         }
-        // The clock is read only by a wait that may block.
-        let mut deadline = None;
         loop {
             self.end_due_rests();
-            let blocks = timeout != Some(Duration::ZERO) && completions.len() == start && !self.has_work();
-            let pause = if blocks {
-                if deadline.is_none() {
-                    deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-                }
-                let pause = self.pause(deadline);
-                if self.spin.goes_on(pause) { Some(Duration::ZERO) } else { pause }
-            } else {
-                Some(Duration::ZERO)
+            let blocks = completions.len() == start && !self.has_work();
+            // The clock is read only by a wait that may block.
+            let pause = match if blocks { self.pause(deadline) } else { Some(Duration::ZERO) } {
+                Some(Duration::ZERO) => Some(Duration::ZERO),
+                pause if self.spin.goes_on(pause) => Some(Duration::ZERO),
+                pause => pause,
             };
             let woken = self.poll_edges(pause)?;
             self.unserved = self.ready.len();
@@ -416,14 +417,8 @@ impl Driver for Readiness {
                 return Ok(());
             }
             // Nothing to report: an edge of no interest, a signal, or a send that goes on.
-            if let Some(timeout) = timeout {
-                let now = Instant::now();
-                if deadline.is_none() {
-                    deadline = now.checked_add(timeout);
-                }
-                if deadline.is_some_and(|deadline| deadline <= now) {
-                    return Ok(());
-                }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(());
             }
         }
     }
