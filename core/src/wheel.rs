@@ -78,6 +78,8 @@ pub struct TimerWheel<K> {
     free: u32,
     now: u64,
     len: usize,
+    /// What [`next_tick`](Self::next_tick) says, if nothing was set or taken back since it was looked up.
+    next: Option<Option<u64>>,
 }
 
 impl<K: Copy> Default for TimerWheel<K> {
@@ -99,6 +101,7 @@ impl<K: Copy> TimerWheel<K> {
             free: NONE,
             now: 0,
             len: 0,
+            next: None,
         }
     }
 
@@ -124,6 +127,7 @@ impl<K: Copy> TimerWheel<K> {
     /// If `u32::MAX` timers are set already.
     pub fn set(&mut self, deadline: u64, key: K) -> TimerHandle {
         self.len += 1;
+        self.next = None;
         let index = self.free;
         if index == NONE {
             let index = u32::try_from(self.entries.len()).ok().filter(|&index| index != NONE);
@@ -153,6 +157,7 @@ impl<K: Copy> TimerWheel<K> {
         if self.deadline(timer).is_none() {
             return false;
         }
+        self.next = None;
         self.unlink(timer.index);
         self.release(timer.index);
         true
@@ -213,7 +218,12 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     /// The tick at which the wheel wants to be advanced next: never after a deadline, possibly before one.
+    #[inline]
     pub fn next_tick(&self) -> Option<u64> {
+        self.next.unwrap_or_else(|| self.find_next())
+    }
+
+    fn find_next(&self) -> Option<u64> {
         (0..LEVELS).filter_map(|level| self.next_of_level(level)).min().map(|tick| tick.max(self.now))
     }
 
@@ -234,12 +244,21 @@ impl<K: Copy> TimerWheel<K> {
     /// Moves time to `now` and appends the keys that are due to `fired`, in the order of their ticks.
     ///
     /// Time never goes back: a `now` that has passed counts as the present one.
+    #[inline]
     pub fn advance(&mut self, now: u64, fired: &mut Vec<K>) {
         let now = now.max(self.now);
-        while let Some(tick) = self.next_tick() {
-            if tick > now {
-                break;
-            }
+        // Mostly nothing is due, and what is next is known from the last time.
+        if self.next.is_none_or(|next| next.is_some_and(|tick| tick <= now)) {
+            self.advance_to_due(now, fired);
+        }
+        self.now = now;
+    }
+
+    fn advance_to_due(&mut self, now: u64, fired: &mut Vec<K>) {
+        loop {
+            let next = self.find_next();
+            self.next = Some(next);
+            let Some(tick) = next.filter(|tick| *tick <= now) else { return };
             self.now = tick;
             // Upper levels first: what they hold for this tick comes down before it is fired.
             for level in (0..LEVELS).rev() {
@@ -264,7 +283,6 @@ impl<K: Copy> TimerWheel<K> {
                 }
             }
         }
-        self.now = now;
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
 
 impl<H: Handler> ServiceShard<H> {
     /// Opens the connections whose time has come.
+    #[inline]
     pub(super) fn dial<D: Driver>(&mut self, io: &mut D) {
         if let Some(dialing) = &mut self.local.dialing
             && dialing.is_due()

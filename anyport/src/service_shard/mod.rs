@@ -318,9 +318,11 @@ impl<D: Driver, H: Handler> ServiceOnShard<D> for ServiceShard<H> {
         self.dial(io);
         self.release_ready();
         self.flush_sessions(io);
-        self.flush_files(io);
-        // What handlers did when they were told of files. What they asked of files then waits for the next turn.
-        self.flush_sessions(io);
+        if !self.local.files.dirty.is_empty() {
+            self.flush_files(io);
+            // What handlers did when they were told of files. What they asked of files then waits for the next turn.
+            self.flush_sessions(io);
+        }
         self.end_files();
     }
 

@@ -36,8 +36,14 @@ impl<H: Handler> ServiceShard<H> {
     }
 
     pub(super) fn advance_wheel(&mut self) {
+        self.local.wheel.advance(self.local.tick, &mut self.fired);
+        if !self.fired.is_empty() {
+            self.tell_fired();
+        }
+    }
+
+    fn tell_fired(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
-        self.local.wheel.advance(self.local.tick, &mut fired);
         for event in fired.drain(..) {
             match event {
                 TimerEvent::User { owner, key, nth } => self.user_timer(owner, key, nth),

@@ -257,13 +257,16 @@ impl IoUring {
                 if batch.remaining() == 0 {
                     return self.queue(token, Outcome::Sent(batch, Ok(())));
                 }
-                // A gathered one may take several operations.
-                let small = batch.remaining() <= LAZY_BYTES_MAX && batch.single().is_some();
-                batch.set_lazy(batch.is_lazy() && small);
+                if batch.is_lazy() {
+                    // A gathered one may take several operations.
+                    let small = batch.remaining() <= LAZY_BYTES_MAX && batch.single().is_some();
+                    batch.set_lazy(small);
+                }
                 socket.send_token = token;
                 socket.send_cancelled = false;
                 socket.batch = Some(batch);
-                self.push_send(key);
+                let entry = socket.send(key);
+                self.push_entry_of_send(key, &entry);
             }
             _ => self.queue(token, Outcome::Sent(batch, Err(INVALID))),
         }
@@ -272,12 +275,15 @@ impl IoUring {
     fn push_send(&mut self, key: SocketKey) {
         let socket = self.sockets.get_mut(key.0).expect("a send is on a socket that is there");
         let entry = socket.send(key);
-        let lazy = socket.batch.as_deref().is_some_and(SendBatch::is_lazy);
+        self.push_entry_of_send(key, &entry);
+    }
+
+    fn push_entry_of_send(&mut self, key: SocketKey, entry: &squeue::Entry) {
         // SAFETY: batch, header and pieces are on the heap, owned by the socket's slot, and are neither
         // changed nor freed until the send's completion takes the batch out, or, of a lazy one, until the kernel has
         // taken the entry, which is when it ends.
-        unsafe { self.ring.push_unowed(&entry) };
-        if lazy {
+        unsafe { self.ring.push_unowed(entry) };
+        if Tag::is_lazy_send(entry.get_user_data()) {
             self.lazy.push(key);
         } else {
             self.ring.owe();
@@ -545,7 +551,8 @@ impl IoUring {
             return;
         }
         for entry in entries {
-            if let (Tag::LazySend, key) = Tag::parse(entry.user_data()) {
+            if Tag::is_lazy_send(entry.user_data()) {
+                let (_, key) = Tag::parse(entry.user_data());
                 self.sent(SocketKey(key), entry.result(), completions);
             }
         }

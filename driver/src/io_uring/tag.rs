@@ -53,8 +53,15 @@ impl Tag {
         (self as u64) << 56
     }
 
+    /// True if the user data is a lazy send's.
+    #[inline]
+    pub(super) fn is_lazy_send(user_data: u64) -> bool {
+        (user_data >> 56) as u8 == Self::LazySend as u8
+    }
+
     /// # Panics
     /// If the user data is none of ours.
+    #[inline]
     pub(super) fn parse(user_data: u64) -> (Self, SlabKey) {
         let tag = match (user_data >> 56) as u8 {
             0 => Self::Ignored,
@@ -100,6 +107,7 @@ mod tests {
             Tag::Over,
         ] {
             assert_eq!(Tag::parse(tag.with(key)), (tag, key));
+            assert_eq!(Tag::is_lazy_send(tag.with(key)), tag == Tag::LazySend);
         }
     }
 }
