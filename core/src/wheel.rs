@@ -78,8 +78,9 @@ pub struct TimerWheel<K> {
     free: u32,
     now: u64,
     len: usize,
-    /// What [`next_tick`](Self::next_tick) says, if nothing was set or taken back since it was looked up.
-    next: Option<Option<u64>>,
+    /// What [`next_tick`](Self::next_tick) says, unless something was set or taken back since it was looked up.
+    next: Option<u64>,
+    next_is_known: bool,
 }
 
 impl<K: Copy> Default for TimerWheel<K> {
@@ -102,6 +103,7 @@ impl<K: Copy> TimerWheel<K> {
             now: 0,
             len: 0,
             next: None,
+            next_is_known: true,
         }
     }
 
@@ -127,7 +129,7 @@ impl<K: Copy> TimerWheel<K> {
     /// If `u32::MAX` timers are set already.
     pub fn set(&mut self, deadline: u64, key: K) -> TimerHandle {
         self.len += 1;
-        self.next = None;
+        self.next_is_known = false;
         let index = self.free;
         if index == NONE {
             let index = u32::try_from(self.entries.len()).ok().filter(|&index| index != NONE);
@@ -157,7 +159,7 @@ impl<K: Copy> TimerWheel<K> {
         if self.deadline(timer).is_none() {
             return false;
         }
-        self.next = None;
+        self.next_is_known = false;
         self.unlink(timer.index);
         self.release(timer.index);
         true
@@ -220,7 +222,7 @@ impl<K: Copy> TimerWheel<K> {
     /// The tick at which the wheel wants to be advanced next: never after a deadline, possibly before one.
     #[inline]
     pub fn next_tick(&self) -> Option<u64> {
-        self.next.unwrap_or_else(|| self.find_next())
+        if self.next_is_known { self.next } else { self.find_next() }
     }
 
     fn find_next(&self) -> Option<u64> {
@@ -248,7 +250,7 @@ impl<K: Copy> TimerWheel<K> {
     pub fn advance(&mut self, now: u64, fired: &mut Vec<K>) {
         let now = now.max(self.now);
         // Mostly nothing is due, and what is next is known from the last time.
-        if self.next.is_none_or(|next| next.is_some_and(|tick| tick <= now)) {
+        if !self.next_is_known || self.next.is_some_and(|tick| tick <= now) {
             self.advance_to_due(now, fired);
         }
         self.now = now;
@@ -256,9 +258,9 @@ impl<K: Copy> TimerWheel<K> {
 
     fn advance_to_due(&mut self, now: u64, fired: &mut Vec<K>) {
         loop {
-            let next = self.find_next();
-            self.next = Some(next);
-            let Some(tick) = next.filter(|tick| *tick <= now) else { return };
+            self.next = self.find_next();
+            self.next_is_known = true;
+            let Some(tick) = self.next.filter(|tick| *tick <= now) else { return };
             self.now = tick;
             // Upper levels first: what they hold for this tick comes down before it is fired.
             for level in (0..LEVELS).rev() {

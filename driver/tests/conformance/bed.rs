@@ -361,8 +361,17 @@ impl<W: World> Bed<W> {
 
     /// One wait, of at most `timeout`.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) {
+        self.wait_by(|driver, completions| driver.wait(timeout, completions));
+    }
+
+    /// One wait, until `deadline` at most.
+    pub(crate) fn wait_until(&mut self, deadline: Instant) {
+        self.wait_by(|driver, completions| driver.wait_until(Some(deadline), completions));
+    }
+
+    fn wait_by(&mut self, wait: impl FnOnce(&mut W::Driver, &mut Vec<Completion>) -> std::io::Result<()>) {
         let mut completions = std::mem::take(&mut self.completions);
-        let waited = self.driver().wait(timeout, &mut completions);
+        let waited = wait(self.driver(), &mut completions);
         waited.unwrap_or_else(|error| self.fail(&format!("the driver gave up: {error}")));
         if completions.len() > COMPLETIONS_MAX {
             self.fail("s08: more completions in one wait than the bound");

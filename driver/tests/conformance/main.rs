@@ -234,6 +234,8 @@ macro_rules! suite {
                 timeouts: [
                     s08_a_wait_of_no_time_returns_at_once,
                     s08_a_bounded_wait_takes_its_time_and_returns,
+                    s08_a_wait_until_a_moment_that_has_come_returns_at_once,
+                    s08_waits_end_at_their_moments_whichever_were_asked_for_before,
                     s08_a_completion_ends_the_wait,
                     s08_a_wait_without_bound_ends_with_a_completion,
                     s08_what_was_submitted_completes_in_waits_of_no_time,

@@ -7,6 +7,7 @@ use anyport_driver::Driver;
 use crate::bed::{Bed, CLOSED, Seen, World};
 
 const LONG: Duration = Duration::from_mins(10);
+const MS: Duration = Duration::from_millis(1);
 /// What a wait that should end at once may take on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
 
@@ -30,6 +31,45 @@ pub(crate) fn s08_a_bounded_wait_takes_its_time_and_returns<W: World>(seed: u64)
         assert!(waited < SOON);
     }
     assert!(bed.log.is_empty());
+}
+
+pub(crate) fn s08_a_wait_until_a_moment_that_has_come_returns_at_once<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let start = bed.driver().now();
+    for _ in 0..1_000 {
+        let now = bed.driver().now();
+        bed.wait_until(now);
+        bed.wait_until(start);
+    }
+    assert!(bed.driver().now() - start < SOON);
+    assert!(bed.log.is_empty());
+}
+
+pub(crate) fn s08_waits_end_at_their_moments_whichever_were_asked_for_before<W: World>(seed: u64) {
+    let mut bed = Bed::<W>::new(seed);
+    let (socket, mut client) = bed.pair();
+    let receive = bed.receive(socket);
+    bed.settle();
+    // The first one sets a timer that is far, and the next ones end before it.
+    for (round, after) in [LONG, 20 * MS, 3 * MS, LONG, MS / 5, 3 * MS, LONG, MS].into_iter().enumerate() {
+        let moment = bed.driver().now() + after;
+        let start = bed.driver().now();
+        if after == LONG {
+            client.feed(b"!");
+            let data = |bed: &Bed<W>| bed.count(receive, |seen| matches!(seen, Seen::Data(_)));
+            let before = data(&bed);
+            while data(&bed) == before {
+                bed.wait_until(moment);
+            }
+        } else {
+            let before = bed.log.len();
+            bed.wait_until(moment);
+            let now = bed.driver().now();
+            assert!(now >= moment, "nothing happened, yet round {round} ended {:?} before", moment - now);
+            assert_eq!(bed.log.len(), before);
+        }
+        assert!(bed.driver().now() - start < SOON, "round {round}");
+    }
 }
 
 pub(crate) fn s08_a_completion_ends_the_wait<W: World>(seed: u64) {
