@@ -40,6 +40,7 @@
 //!    15.6 ms), and only while nothing is complete and nobody woke it. It delivers a
 //!    bounded number of completions a call, in the order of the system for each socket. Before it blocks it may look
 //!    again and again for a while ([`DriverConfig::spin`]): within the time-out, and not twice without an event.
+//!    [`wait_until`](Driver::wait_until) is the same with the moment at which it ends at the latest.
 //!    A send that nobody waits for ([`SendBatch::is_lazy`]) and that has ended, in success, by the next wait needs not end
 //!    that wait: its completion may come with what ends it, the time-out included.
 //! 9. **Wake.** A [`Waker`] ends the current or the next wait from any thread, with a system call only if the
