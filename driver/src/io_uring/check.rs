@@ -15,7 +15,7 @@ use super::{
     socket::{Receiving, Socket, cancel},
     tag::Tag,
 };
-use crate::{types::SocketKey, unix::errno};
+use crate::{Driver, types::SocketKey, unix::errno};
 
 /// Time between two looks: a missed reset is noticed after one to two of these.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -56,7 +56,7 @@ impl IoUring {
         if self.checks.listed.is_empty() {
             return;
         }
-        let now = self.now;
+        let now = self.now();
         let due = *self.checks.due.get_or_insert(now + INTERVAL);
         if now < due {
             return;

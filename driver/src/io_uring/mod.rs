@@ -138,8 +138,9 @@ pub struct IoUring {
     event: Arc<OwnedFd>,
     waker: Waker,
     spin: Spin,
-    /// The time at the end of the last call into the kernel that a wait made: the clock is read once a turn.
-    now: Instant,
+    /// The time at the end of the last call into the kernel that a wait made, if there was one: the clock is read once a
+    /// turn.
+    waited_at: Option<Instant>,
 }
 
 impl IoUring {
@@ -200,7 +201,7 @@ impl IoUring {
             event,
             waker,
             spin: Spin::new(&config),
-            now: Instant::now(),
+            waited_at: None,
         };
         driver.watch_wakes();
         Ok(driver)
@@ -525,7 +526,7 @@ impl IoUring {
             _ => self.ring.flush(),
         };
         let woken = self.waker.awake();
-        self.now = Instant::now();
+        self.waited_at = Some(Instant::now());
         result?;
         self.ending.note_submitted();
         let queued = self.queued.len().min(COMPLETIONS_MAX);
@@ -590,7 +591,7 @@ impl IoUring {
     /// Until when a wait may sleep: the caller's deadline, or when the driver itself has something to do.
     fn end_of_sleep(&self, deadline: Option<Instant>) -> Option<Instant> {
         let mut end = deadline;
-        for own in [self.retry_at, self.checks.due(), self.ending.due(self.now)] {
+        for own in [self.retry_at, self.checks.due(), self.ending.due(self.now())] {
             end = match (end, own) {
                 (Some(end), Some(own)) => Some(end.min(own)),
                 (end, own) => end.or(own),
@@ -740,7 +741,7 @@ impl Driver for IoUring {
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let deadline = match timeout {
-            Some(Duration::ZERO) => Some(self.now),
+            Some(Duration::ZERO) => Some(self.now()),
             // Beyond what the clock can say is without bound.
             Some(timeout) => Instant::now().checked_add(timeout),
             None => None,
@@ -759,14 +760,14 @@ impl Driver for IoUring {
             self.feed_starved();
             self.collect_rotated();
             let quiet = self.queued.is_empty()
-                && !is_due(self.now)
+                && !is_due(self.now())
                 && !self.ring.has_completions()
                 && !self.lazy_left;
             // Of those that were armed now, some may have nothing to receive: then the next ones have their turn.
             let idle = quiet && (self.starved.is_empty() || self.buffers.offered() == 0);
             let sleep = if idle { self.sleep_or_look(deadline) } else { Sleep::No };
             let woken = self.turn(sleep, completions)?;
-            let over = !quiet || is_due(self.now);
+            let over = !quiet || is_due(self.now());
             // What is left are completions of the driver's own doing, and its own timer.
             let something = woken || completions.len() > before;
             if something || over {
@@ -788,8 +789,10 @@ impl Driver for IoUring {
         self.waker.clone()
     }
 
+    #[inline]
     fn now(&self) -> Instant {
-        self.now
+        // Until the first wait a shard starts, which may take its time.
+        self.waited_at.unwrap_or_else(Instant::now)
     }
 
     fn detach(&mut self, socket: SocketKey) -> Option<Detached> {
@@ -838,7 +841,19 @@ impl Driver for IoUring {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::*;
+
+    #[test]
+    fn until_its_first_wait_its_time_is_the_clocks() {
+        let mut driver = IoUring::new(DriverConfig { sockets_max: 8, ..DriverConfig::DEFAULT }).unwrap();
+        let clock = Instant::now();
+        assert!(driver.now() >= clock);
+        driver.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+        let waited_at = driver.now();
+        assert!(waited_at >= clock);
+        while Instant::now() == waited_at {}
+        assert_eq!(driver.now(), waited_at, "the clock is read once a turn");
+    }
 
     #[test]
     fn a_listener_takes_no_slot_from_a_session() {
