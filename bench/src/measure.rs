@@ -54,7 +54,8 @@ pub struct Slice {
     pub operations: u64,
     pub cpu_ns: u64,
     pub wall: Duration,
-    /// Other processes had the processor while the server could have run; 0 where its own threads had it.
+    /// Other processes had the processor while the server could have run, beyond what it takes to be put on it; 0 where
+    /// its own threads had it.
     pub server_waited_ns: u64,
     /// The same for the loader.
     pub loader_waited_ns: u64,
@@ -323,13 +324,13 @@ impl Contestant {
         thread::sleep(SETTLE);
         let (server, loader) = scheduled(&mut self.running)?;
         let many = self.server.has_many_threads();
-        let waited_ns = if many { 0 } else { server.waited_ns - server_before.waited_ns };
+        let waited_ns = if many { 0 } else { server.disturbed_ns(server_before) };
         Ok(Slice {
             operations: visit.operations,
             cpu_ns: server.cpu_ns - server_before.cpu_ns,
             wall: visit.wall,
             server_waited_ns: waited_ns,
-            loader_waited_ns: loader.waited_ns - loader_before.waited_ns,
+            loader_waited_ns: loader.disturbed_ns(loader_before),
             loader_cpu_ns: loader.cpu_ns - loader_before.cpu_ns,
             latency: visit.latency,
         })

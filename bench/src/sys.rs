@@ -89,17 +89,27 @@ pub struct Scheduled {
     pub cpu_ns: u64,
     /// Ready to run, while the processor ran something else.
     pub waited_ns: u64,
+    /// How often it was put on a processor.
+    pub turns: u64,
 }
+
+/// To put a thread that was woken on an idle processor takes up to so long. Nobody disturbs it.
+const SWITCH_NS: u64 = 1000;
 
 impl Scheduled {
     /// Of a `schedstat` file.
     pub fn of(file: impl AsRef<Path>) -> io::Result<Self> {
         let text = fs::read_to_string(file)?;
         let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
-        match (numbers.next(), numbers.next()) {
-            (Some(cpu_ns), Some(waited_ns)) => Ok(Self { cpu_ns, waited_ns }),
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(cpu_ns), Some(waited_ns), Some(turns)) => Ok(Self { cpu_ns, waited_ns, turns }),
             _ => Err(ErrorKind::InvalidData.into()),
         }
+    }
+
+    /// How long others had the processor while this could have run, since it was as `before`.
+    pub fn disturbed_ns(self, before: Self) -> u64 {
+        (self.waited_ns - before.waited_ns).saturating_sub((self.turns - before.turns) * SWITCH_NS)
     }
 
     /// Of all threads of a process.
@@ -112,6 +122,7 @@ impl Scheduled {
             let thread = Self::of(thread?.path().join("schedstat"))?;
             total.cpu_ns += thread.cpu_ns;
             total.waited_ns += thread.waited_ns;
+            total.turns += thread.turns;
         }
         Ok(total)
     }

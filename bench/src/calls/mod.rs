@@ -229,8 +229,7 @@ fn ask(running: &mut Running, load: &mut Load, shape: Shape, effort: Effort) -> 
         thread::sleep(SETTLE);
     }
     let (server, loader) = scheduled(running)?;
-    let waited_ns =
-        (server.waited_ns - server_before.waited_ns).max(loader.waited_ns - loader_before.waited_ns);
+    let waited_ns = server.disturbed_ns(server_before).max(loader.disturbed_ns(loader_before));
     Ok(Asked {
         messages,
         cpu_ns: server.cpu_ns - server_before.cpu_ns,
