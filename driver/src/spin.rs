@@ -52,6 +52,7 @@ impl Spin {
     }
 
     /// As [`goes_on`](Self::goes_on), of a wait that would sleep until `end`.
+    #[cfg(target_os = "linux")]
     #[inline]
     pub(crate) fn goes_on_until(&mut self, end: Option<Instant>) -> bool {
         match self.state {
