@@ -203,10 +203,11 @@ fn main() -> ExitCode {
 fn compare(arguments: &Compare) -> Result<bool> {
     let record = match &arguments.from {
         Some(file) => {
-            let text = fs::read_to_string(file).context("reading an earlier run")?;
-            json::read(&text).map_err(|error| {
+            let unfit = |error: &dyn std::fmt::Display| {
                 Error::Usage(format!("{}: {error}; it must be what --json or --page wrote", file.display()))
-            })?
+            };
+            let text = fs::read_to_string(file).map_err(|error| unfit(&error))?;
+            json::read(&text).map_err(|error| unfit(&error))?
         }
         None => run(arguments)?,
     };

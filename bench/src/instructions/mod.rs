@@ -88,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let workloads = if arguments.workload.is_empty() { &WORKLOADS[..] } else { &arguments.workload };
     let servers = choose(&arguments.servers)?;
     // Before anything is built.
+    check(workloads)?;
     callgrind::version()?;
     let mut programs = Programs {
         own: std::env::current_exe().context("path of this program")?,
@@ -135,10 +136,7 @@ pub fn servers() -> Vec<Server> {
 /// # Errors
 /// If valgrind is missing, or a workload is none that waves can be made of. A server that fails is noted in the table.
 pub fn count(workloads: &[Workload], servers: &[Server], programs: &Programs, waves: u32) -> Result<Table> {
-    if let Some(workload) = workloads.iter().find(|workload| !comes_in_waves(**workload)) {
-        let which = "instructions are counted for echo, fanout and churn only";
-        return Err(Error::Usage(format!("{workload}: {which}")));
-    }
+    check(workloads)?;
     let mut table =
         Table { valgrind: callgrind::version()?, waves, counts: Vec::new(), failures: Vec::new() };
     sys::raise_descriptor_limit().context("limit of descriptors")?;
@@ -168,6 +166,17 @@ pub fn count(workloads: &[Workload], servers: &[Server], programs: &Programs, wa
         }
     }
     Ok(table)
+}
+
+/// Refuses what cannot be counted.
+fn check(workloads: &[Workload]) -> Result<()> {
+    match workloads.iter().find(|workload| !comes_in_waves(**workload)) {
+        Some(workload) => {
+            let which = "instructions are counted for echo, fanout and churn only";
+            Err(Error::Usage(format!("{workload}: {which}")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn comes_in_waves(workload: Workload) -> bool {
