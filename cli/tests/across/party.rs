@@ -47,12 +47,29 @@ pub(crate) fn serve(arguments: &str) -> Server {
 /// A run of `bench echo` of the program that loads, to its end, and its object.
 #[track_caller]
 pub(crate) fn load(server: &Server, arguments: &str) -> serde_json::Value {
-    let (mut command, _) = program("ANYPORT_LOADER");
-    let for_windows = is_for_windows(&command);
-    command.args(["bench", "echo", "--addr", &server.address, "--json"]).args(arguments.split_whitespace());
-    let object = Process::spawn(command).end().expect(0).json();
+    let mut starts = 0;
+    let (ended, for_windows) = loop {
+        let (mut command, _) = program("ANYPORT_LOADER");
+        let for_windows = is_for_windows(&command);
+        command.args(["bench", "echo", "--addr", &server.address, "--json"]).args(arguments.split_whitespace());
+        let ended = Process::spawn(command).end();
+        starts += 1;
+        if !lost_wine(&ended) || starts == STARTS_MAX {
+            break (ended, for_windows);
+        }
+        println!("Wine's server went as the program began: once more");
+    };
+    let object = ended.expect(0).json();
     assert_eq!(object["driver"] == "iocp", for_windows, "{object}");
     object
+}
+
+/// A program that begins as Wine's server ends, which it does when its last program has, is ended by Wine. What it had
+/// sent before that would be missed: the server counts.
+const STARTS_MAX: u32 = 3;
+
+fn lost_wine(ended: &Ended) -> bool {
+    ended.code == Some(1) && ended.output.is_empty() && ended.errors.starts_with("wine client error:")
 }
 
 fn is_for_windows(command: &Command) -> bool {
