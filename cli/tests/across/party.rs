@@ -51,7 +51,9 @@ pub(crate) fn load(server: &Server, arguments: &str) -> serde_json::Value {
     let (ended, for_windows) = loop {
         let (mut command, _) = program("ANYPORT_LOADER");
         let for_windows = is_for_windows(&command);
-        command.args(["bench", "echo", "--addr", &server.address, "--json"]).args(arguments.split_whitespace());
+        command
+            .args(["bench", "echo", "--addr", &server.address, "--json"])
+            .args(arguments.split_whitespace());
         let ended = Process::spawn(command).end();
         starts += 1;
         if !lost_wine(&ended) || starts == STARTS_MAX {
