@@ -56,7 +56,7 @@ pub(crate) fn load(server: &Server, arguments: &str) -> serde_json::Value {
             .args(arguments.split_whitespace());
         let ended = Process::spawn(command).end();
         starts += 1;
-        if !lost_wine(&ended) || starts == STARTS_MAX {
+        if !for_windows || !lost_wine(&ended) || starts == STARTS_MAX {
             break (ended, for_windows);
         }
         println!("Wine's server went as the program began: once more");

@@ -428,12 +428,9 @@ impl Driver for Iocp {
             }
             let blocks = completions.len() == start && !self.has_work();
             // The clock is read only by a wait that may block.
-            let pause = match if blocks { self.pause(deadline) } else { Some(Duration::ZERO) } {
-                Some(Duration::ZERO) => Some(Duration::ZERO),
-                pause if self.spin.goes_on(pause) => Some(Duration::ZERO),
-                pause => pause,
-            };
-            let woken = self.take_packets(pause)?;
+            let pause = if blocks { self.pause(deadline) } else { Some(Duration::ZERO) };
+            let looks = pause != Some(Duration::ZERO) && self.spin.goes_on(pause);
+            let woken = self.take_packets(if looks { Some(Duration::ZERO) } else { pause })?;
             self.files.collect(&mut self.finished);
             self.finished.deliver(completions, limit);
             self.serve_all(completions, limit);

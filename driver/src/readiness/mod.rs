@@ -400,12 +400,9 @@ impl Driver for Readiness {
             self.end_due_rests();
             let blocks = completions.len() == start && !self.has_work();
             // The clock is read only by a wait that may block.
-            let pause = match if blocks { self.pause(deadline) } else { Some(Duration::ZERO) } {
-                Some(Duration::ZERO) => Some(Duration::ZERO),
-                pause if self.spin.goes_on(pause) => Some(Duration::ZERO),
-                pause => pause,
-            };
-            let woken = self.poll_edges(pause)?;
+            let pause = if blocks { self.pause(deadline) } else { Some(Duration::ZERO) };
+            let looks = pause != Some(Duration::ZERO) && self.spin.goes_on(pause);
+            let woken = self.poll_edges(if looks { Some(Duration::ZERO) } else { pause })?;
             self.unserved = self.ready.len();
             // First: their memory is used again for what is answered to the others.
             self.finished.deliver(completions, limit);
